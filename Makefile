@@ -1,0 +1,83 @@
+# llmrouter: one task file. `make help` lists the targets.
+SHELL := bash
+.DELETE_ON_ERROR:
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+PROTOS = $(wildcard proto/llmrouter/v2/*.proto)
+
+.PHONY: help up test check install generate lock format clean
+.PHONY: check-lint check-types check-layers check-proto check-breaking check-generated check-migrations check-envoy
+
+help: ## list the targets
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
+
+install: $(INSTALLED) ## make .venv from the lock file
+$(INSTALLED): requirements.lock pyproject.toml clients/python/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "llmrouter needs Python 3.11 or later; this is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -m venv .venv || { echo "Python's venv module is missing; install it (Debian: apt-get install python3-venv)." >&2; exit 1; }
+	@echo "installing the locked packages into .venv ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e clients/python -e .
+	@touch $@
+
+up: $(INSTALLED) ## run everything here: Postgres, the server and Envoy, until Ctrl-C
+	@exec $(BIN)/llmrouter up
+
+test: $(INSTALLED) ## all tests, against a real Postgres and a real Envoy
+	$(BIN)/pytest
+
+check: check-lint check-types check-layers check-proto check-breaking check-generated check-migrations check-envoy ## everything that can be known without running it
+
+check-lint: $(INSTALLED) ## ruff and yamllint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/yamllint --strict .
+
+check-types: $(INSTALLED) ## mypy, strict
+	$(BIN)/mypy
+
+check-layers: $(INSTALLED) ## the order of the rooms and the purity of routing
+	$(BIN)/lint-imports
+
+check-proto: $(INSTALLED) ## buf lint and format
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+
+# Against main; on main itself, against the commit before.
+check-breaking: $(INSTALLED) ## buf breaking: no wire or JSON change against main
+	@base=$$(git rev-parse --verify --quiet main || git rev-parse HEAD); \
+	if git diff --quiet $$base -- proto; then base=$$(git rev-parse --verify --quiet $$base~1 || echo $$base); fi; \
+	echo "buf breaking against $$base"; $(BIN)/buf breaking --against ".git#ref=$$base"
+
+generate: $(INSTALLED) ## everything that is made from the protos
+	rm -f clients/python/llmrouter/v2/*_pb2*
+	PATH="$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iproto \
+	  --python_out=clients/python --grpc_python_out=clients/python \
+	  --mypy_out=quiet:clients/python --mypy_grpc_out=quiet:clients/python $(sort $(PROTOS))
+	$(BIN)/python -m grpc_tools.protoc -Iproto --include_imports --descriptor_set_out=envoy/llmrouter.binpb \
+	  $(sort $(PROTOS)) proto/google/rpc/error_details.proto # nothing imports the errors' details, but Envoy prints them
+	$(BIN)/python -m llmrouter_server.runtime.envoy_fields
+
+check-generated: $(INSTALLED) ## the generated files are up to date
+	@before=$$(git status --porcelain -- clients envoy; git diff -- clients envoy); $(MAKE) --no-print-directory generate >/dev/null; \
+	after=$$(git status --porcelain -- clients envoy; git diff -- clients envoy); \
+	[ "$$before" = "$$after" ] || { echo "generated files were out of date; now they are not: commit them" >&2; exit 1; }
+
+check-migrations: $(INSTALLED) ## squawk
+	$(BIN)/squawk --config .squawk.toml migrations/*.sql
+
+check-envoy: $(INSTALLED) ## Envoy accepts its configuration
+	$(BIN)/python -m llmrouter_server.runtime.envoy_config --validate
+
+format: $(INSTALLED) ## format the code and the protos
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/buf format -w
+
+lock: $(INSTALLED) ## take the newest allowed versions into requirements.lock (needs uv)
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+	  pyproject.toml --extra local --group pyproject.toml:dev --no-emit-package llmrouter -o requirements.lock
+
+clean: ## remove .venv, caches and the local stack's data
+	rm -rf .venv .llmrouter .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,54 @@
+"""The catalogue as routing sees it: immutable, numbered, with every model's facts in one flat record."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+
+class PowerLevel(enum.Enum):
+    """How much quality a request is worth. The values are those of the protobuf enum."""
+
+    ECO = 1
+    BALANCED = 2
+    PRECISION = 3
+
+
+CAPABILITIES = ("chat", "code", "vision", "tools", "json", "reasoning", "streaming")
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogModel:
+    """A model together with what routing needs of its provider. Prices are US dollars per million tokens."""
+
+    model_id: UUID
+    provider_id: UUID
+    model_name: str
+    display_name: str
+    provider_name: str
+    api_endpoint: str
+    power_level: PowerLevel
+    input_cost_per_1m: float
+    output_cost_per_1m: float
+    avg_latency_ms: int
+    quality_rating: float
+    """0 to 10."""
+    max_context_tokens: int
+    capabilities: frozenset[str]
+    priority: int
+    """The provider's, 0 to 1000."""
+    requires_byok: bool
+    model_enabled: bool
+    provider_enabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All models, enabled or not, as they were when the catalogue had this number."""
+
+    number: int
+    models: tuple[CatalogModel, ...]

@@ -1,0 +1,135 @@
+"""Typed settings, read once from the environment. Nothing else in the server reads the environment."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cryptography.fernet import Fernet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+T = TypeVar("T")
+
+
+class SettingsError(Exception):
+    """One or more settings are missing or malformed; the message names every one of them."""
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _seconds(value: str) -> float:
+    seconds = float(value)
+    if not 0 < seconds <= 3600:  # noqa: PLR2004 - the range is in the message
+        raise ValueError("must be a number of seconds from 0 to 3600")
+    return seconds
+
+
+def _count(value: str) -> int:
+    count = int(value)
+    if not 1 <= count <= 1000:  # noqa: PLR2004 - the range is in the message
+        raise ValueError("must be a whole number from 1 to 1000")
+    return count
+
+
+def _switch(value: str) -> bool:
+    try:
+        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[value.strip().lower()]
+    except KeyError:
+        raise ValueError("must be true or false") from None
+
+
+def _address(value: str) -> str:
+    if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9_.-]+):\d{1,5}", value) or int(value.rpartition(":")[2]) > 65535:  # noqa: PLR2004
+        raise ValueError("must be HOST:PORT, for instance 0.0.0.0:50051")
+    return value
+
+
+def _database_url(value: str) -> str:
+    if not value.startswith(("postgresql://", "postgres://")):
+        raise ValueError("must start with postgresql://")
+    return value
+
+
+def _encryption_keys(value: str) -> tuple[str, ...]:
+    keys = tuple(key.strip() for key in value.split(",") if key.strip())
+    for position, key in enumerate(keys, start=1):
+        try:
+            Fernet(key)
+        except ValueError:
+            raise ValueError(f"key {position} of {len(keys)} is no Fernet key (32 bytes, URL-safe base64)") from None
+    if not keys:
+        raise ValueError("holds no key")
+    return keys
+
+
+def _jwks(value: str) -> str:
+    if value.startswith(("https://", "http://")):
+        return value
+    if not Path(value).is_file():
+        raise ValueError(f"{value} is neither a URL nor a file that exists")
+    return value
+
+
+def _claim_path(value: str) -> tuple[str, ...]:
+    return tuple(value.split("."))
+
+
+def _setting(variable: str, parse: Callable[[str], T], *, secret: bool = False, **default: Any) -> Any:  # noqa: ANN401 - dataclasses.field is typed so
+    return field(repr=not secret, metadata={"variable": variable, "parse": parse}, **default)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of `llmrouter serve`. Those without a default are required. Secrets stay out of `repr`."""
+
+    database_url: str = _setting("DATABASE_URL", _database_url, secret=True)
+    byok_encryption_keys: tuple[str, ...] = _setting("BYOK_ENCRYPTION_KEY", _encryption_keys, secret=True)
+    auth_jwks: str = _setting("AUTH_JWKS", _jwks)
+    """A JWKS file's path or URL."""
+    auth_issuer: str = _setting("AUTH_ISSUER", _text)
+    auth_audience: str = _setting("AUTH_AUDIENCE", _text)
+    auth_roles_claim: tuple[str, ...] = _setting("AUTH_ROLES_CLAIM", _claim_path, default=("roles",))
+    """Path of the claim that lists the roles; `realm_access.roles` for Keycloak."""
+    listen_address: str = _setting("LISTEN_ADDRESS", _address, default="127.0.0.1:50051")
+    reuse_port: bool = _setting("LISTEN_REUSE_PORT", _switch, default=False)
+    """Whether several processes may share listen_address; `--workers` sets it for its own."""
+    metrics_address: str | None = _setting("METRICS_ADDRESS", _address, default=None)
+    """Where Prometheus reads the metrics; none when absent."""
+    db_pool_min: int = _setting("DB_POOL_MIN", _count, default=5)
+    db_pool_max: int = _setting("DB_POOL_MAX", _count, default=20)
+    request_timeout_s: float = _setting("REQUEST_TIMEOUT_SECONDS", _seconds, default=10.0)
+    """The deadline of a call that brings none, and the longest one allowed."""
+    drain_timeout_s: float = _setting("DRAIN_TIMEOUT_SECONDS", _seconds, default=25.0)
+    """How long calls in flight may take to end after SIGTERM."""
+    allow_private_endpoints: bool = _setting("ALLOW_PRIVATE_ENDPOINTS", _switch, default=False)
+    """Whether a provider's endpoint may be a loopback, private or link-local address."""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Settings:
+        """Read the settings; SettingsError names every variable that is missing or malformed."""
+        values: dict[str, object] = {}
+        problems: list[str] = []
+        for setting in fields(cls):
+            variable, raw = setting.metadata["variable"], env.get(setting.metadata["variable"], "").strip()
+            try:
+                if raw:
+                    values[setting.name] = setting.metadata["parse"](raw)
+                elif setting.name in _REQUIRED:
+                    problems.append(f"{variable} is required and missing")
+            except ValueError as error:
+                problems.append(f"{variable} {error}")
+        if problems:
+            raise SettingsError("; ".join(problems))
+        settings = cls(**values)  # type: ignore[arg-type] # each parser returns its field's type
+        if settings.db_pool_min > settings.db_pool_max:
+            raise SettingsError("DB_POOL_MIN is larger than DB_POOL_MAX")
+        return settings
+
+
+_REQUIRED = {"database_url", "byok_encryption_keys", "auth_jwks", "auth_issuer", "auth_audience"}

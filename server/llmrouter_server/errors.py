@@ -1,0 +1,117 @@
+"""Domain errors. Each knows its reason (see error_reason.proto) and its gRPC code; one interceptor sends them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One wrong field of a request, by its path in the request, for instance `routing_config.cost_weight`."""
+
+    field: str
+    description: str
+
+
+@dataclass(eq=False, slots=True)
+class DomainError(Exception):
+    """An error that the caller is told about. The message must hold no internals, SQL or secrets."""
+
+    reason: str
+    """A value of ErrorReason without its prefix."""
+    code: grpc.StatusCode
+    message: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    violations: tuple[FieldViolation, ...] = ()
+    retry_after_s: int | None = None
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def invalid(*violations: tuple[str, str]) -> DomainError:
+    """INVALID_FIELD: the fields that are wrong, each as (path, what is wrong with it)."""
+    message = "; ".join(f"{path}: {description}" for path, description in violations)
+    return DomainError(
+        "INVALID_FIELD",
+        grpc.StatusCode.INVALID_ARGUMENT,
+        message,
+        violations=tuple(FieldViolation(*violation) for violation in violations),
+    )
+
+
+def not_found(resource: str) -> DomainError:
+    """RESOURCE_NOT_FOUND: there is no such resource, or it is not the caller's."""
+    return DomainError(
+        "RESOURCE_NOT_FOUND", grpc.StatusCode.NOT_FOUND, f"there is no such {resource}", {"resource": resource}
+    )
+
+
+def already_exists(resource: str, name: str, value: str) -> DomainError:
+    """ALREADY_EXISTS: another resource of the kind has this value in the field `name`."""
+    return DomainError(
+        "ALREADY_EXISTS",
+        grpc.StatusCode.ALREADY_EXISTS,
+        f"there is already a {resource} with this {name}",
+        {"field": name, "value": value},
+    )
+
+
+def rate_limited(message: str, retry_after_s: int) -> DomainError:
+    """RATE_LIMITED: try again after so many seconds."""
+    return DomainError("RATE_LIMITED", grpc.StatusCode.RESOURCE_EXHAUSTED, message, retry_after_s=retry_after_s)
+
+
+def unauthenticated(message: str) -> DomainError:
+    """UNAUTHENTICATED: no valid token."""
+    return DomainError("UNAUTHENTICATED", grpc.StatusCode.UNAUTHENTICATED, message)
+
+
+def role_required(message: str) -> DomainError:
+    """ROLE_REQUIRED: the token's roles do not allow the call."""
+    return DomainError("ROLE_REQUIRED", grpc.StatusCode.PERMISSION_DENIED, message)
+
+
+def no_eligible_model(counts: Mapping[str, int]) -> DomainError:
+    """NO_ELIGIBLE_MODEL: how many models each reason of exclusion took."""
+    why = ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))
+    return DomainError(
+        "NO_ELIGIBLE_MODEL",
+        grpc.StatusCode.NOT_FOUND,
+        f"no model may serve this request; excluded: {why or 'the catalogue is empty'}",
+        {reason: str(count) for reason, count in sorted(counts.items())},
+    )
+
+
+def unavailable() -> DomainError:
+    """UNAVAILABLE: the database is away or the server is draining."""
+    return DomainError(
+        "UNAVAILABLE",
+        grpc.StatusCode.UNAVAILABLE,
+        "the service is unavailable, try again shortly",
+        retry_after_s=1,
+    )
+
+
+def deadline_exceeded() -> DomainError:
+    """DEADLINE_EXCEEDED: the answer was not ready in time."""
+    return DomainError(
+        "DEADLINE_EXCEEDED",
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        "the deadline passed before the answer was ready",
+    )
+
+
+def internal() -> DomainError:
+    """INTERNAL: a fault of the service; the log has it under the request id."""
+    return DomainError(
+        "INTERNAL",
+        grpc.StatusCode.INTERNAL,
+        "internal error; quote the request id when you report it",
+    )

@@ -1,0 +1,46 @@
+"""Puts scored candidates in order and picks: the same input gives the same decision on every replica."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llmrouter_server.routing.eligibility import Exclusion, Need, select_eligible
+from llmrouter_server.routing.scoring import ONE_MILLION_EACH, Scored, Tokens, Weights, score
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from llmrouter_server.catalog.snapshot import CatalogModel
+
+
+SAME_SCORE_DIGITS = 12
+"""Composites that agree to so many decimals are equal: what is left is the rounding of floating-point sums."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The fate of every model of the catalogue: ranked, best first, or excluded for one reason."""
+
+    ranked: tuple[Scored, ...]
+    excluded: tuple[tuple[CatalogModel, Exclusion], ...]
+    degraded: bool
+
+
+def decide(models: Iterable[CatalogModel], need: Need, weights: Weights, tokens: Tokens = ONE_MILLION_EACH) -> Decision:
+    """Filter, score and order. Nobody eligible: `ranked` is empty, and `excluded` says why."""
+    eligibility = select_eligible(models, need)
+    ranked = sorted(score(eligibility.candidates, weights, tokens), key=_rank)
+    return Decision(tuple(ranked), eligibility.excluded, eligibility.degraded)
+
+
+def _rank(scored: Scored) -> tuple[float, int, float, str, str]:
+    """Composite, priority, quality rating, model name; then the id, for two providers' models of the same name."""
+    model = scored.model
+    return (
+        -round(scored.composite, SAME_SCORE_DIGITS),
+        -model.priority,
+        -model.quality_rating,
+        model.model_name,
+        str(model.model_id),
+    )

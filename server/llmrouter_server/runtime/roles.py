@@ -1,0 +1,37 @@
+"""Which role may call which RPC: the one table. A test fails for an RPC that is not in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmrouter_server.runtime.auth import Role
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+EVERYONE = frozenset(Role)
+PEOPLE = frozenset({Role.USER, Role.ADMIN})
+ADMINS = frozenset({Role.ADMIN})
+SERVICES = frozenset({Role.SERVICE})
+
+METHOD_ROLES: Mapping[str, frozenset[Role]] = {
+    "/llmrouter.v2.ProviderService/ListProviders": ADMINS,
+    "/llmrouter.v2.ProviderService/CreateProvider": ADMINS,
+    "/llmrouter.v2.ProviderService/UpdateProvider": ADMINS,
+    "/llmrouter.v2.ProviderService/DisableProvider": ADMINS,
+    "/llmrouter.v2.ModelService/ListModels": EVERYONE,
+    "/llmrouter.v2.ByokService/StoreKey": PEOPLE,
+    "/llmrouter.v2.ByokService/ListKeys": PEOPLE,
+    "/llmrouter.v2.ByokService/DeleteKey": PEOPLE,
+    "/llmrouter.v2.SettingsService/GetSettings": PEOPLE,
+    "/llmrouter.v2.SettingsService/UpdateSettings": PEOPLE,
+    "/llmrouter.v2.RoutingService/Route": EVERYONE,
+    "/llmrouter.v2.UsageService/GetUsage": EVERYONE,
+    "/llmrouter.v2.UsageService/RecordUsage": SERVICES,
+}
+OPEN_SERVICES = (
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+)
+"""Need no token: they are reachable on the internal port only."""

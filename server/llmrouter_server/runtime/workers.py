@@ -1,0 +1,76 @@
+"""Several server processes on one address: started, watched, replaced and stopped by this one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+
+from llmrouter_server.runtime import telemetry
+
+log = logging.getLogger(__name__)
+
+RESTART_DELAY_S = 1.0
+CANNOT_START = (1, 2)
+"""Exit codes by which a worker says that the next one would not start either."""
+
+
+def supervise(count: int, listen_address: str, metrics_address: str | None) -> int:
+    """Run `count` workers until SIGTERM or SIGINT and return the exit code."""
+    if not _is_free(listen_address):
+        log.error("cannot listen on %s: the address is taken or not this machine's", listen_address)
+        return 1
+    with tempfile.TemporaryDirectory(prefix="llmrouter-metrics-") as shared:
+        os.environ[telemetry.MULTIPROCESS_DIR] = shared
+        if metrics_address is not None:
+            telemetry.serve_metrics(metrics_address)
+        return asyncio.run(_supervise(count))
+
+
+async def _supervise(count: int) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    codes = await asyncio.gather(*(_keep_running(number, stop) for number in range(1, count + 1)))
+    return max(codes)
+
+
+async def _keep_running(number: int, stop: asyncio.Event) -> int:
+    """Run one worker, and another when it dies, until `stop`; a worker that cannot start stops them all."""
+    environment = {name: value for name, value in os.environ.items() if name != "METRICS_ADDRESS"}
+    environment["LISTEN_REUSE_PORT"] = "true"
+    while True:
+        worker = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "llmrouter_server", "serve", env=environment, start_new_session=True
+        )
+        log.info("worker started", extra={"worker": number, "pid": worker.pid})
+        ended, stopped = asyncio.ensure_future(worker.wait()), asyncio.ensure_future(stop.wait())
+        await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if stop.is_set():
+            if worker.returncode is None:
+                worker.terminate()
+            code = await ended
+            return 0 if code == -signal.SIGTERM else abs(code)  # it was told to stop before it had even started
+        code = await ended
+        if code in CANNOT_START:
+            stop.set()
+            return code
+        log.error("worker died", extra={"worker": number, "pid": worker.pid, "exit_code": code})
+        await asyncio.sleep(RESTART_DELAY_S)
+
+
+def _is_free(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError:
+        return False
+    return True
