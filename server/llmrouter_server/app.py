@@ -33,7 +33,7 @@ from llmrouter_server.routing.service import RoutingService
 from llmrouter_server.routing.store import RoutingStore
 from llmrouter_server.runtime import telemetry, workers
 from llmrouter_server.runtime.auth import KeySet, TokenVerifier
-from llmrouter_server.runtime.database import Database, SchemaNotCurrentError
+from llmrouter_server.runtime.database import Database, DatabaseUnusableError
 from llmrouter_server.runtime.interceptor import CallInterceptor
 from llmrouter_server.settings.service import SettingsService
 from llmrouter_server.settings.store import SettingsStore
@@ -61,7 +61,7 @@ def serve(settings: Settings, worker_count: int = 1) -> int:
         return workers.supervise(worker_count, settings.listen_address, settings.metrics_address)
     try:
         uvloop.run(_serve(settings))
-    except (SchemaNotCurrentError, StartError) as error:
+    except (DatabaseUnusableError, StartError) as error:
         log.error("%s", error)  # noqa: TRY400 - one clear sentence; the traceback tells an operator nothing
         return 1
     return 0

@@ -38,8 +38,8 @@ _AWAY = (
 )
 
 
-class SchemaNotCurrentError(Exception):
-    """The database was never migrated, or not by this release."""
+class DatabaseUnusableError(Exception):
+    """The database answers, but not for us: wrong password or name, or not migrated. The message says which."""
 
 
 class Database:
@@ -58,8 +58,10 @@ class Database:
         listener(self.is_up)
 
     async def start(self) -> None:
-        """Connect if the database is there, else go on trying; SchemaNotCurrentError when it is not migrated."""
+        """Connect if the database is there, else go on trying; DatabaseUnusableError when trying again is no use."""
         await self._probe()
+        if not self.is_up:
+            log.warning("the database is away; trying again every second")
         self._watcher = asyncio.create_task(self._watch(), name="database watcher")
 
     async def stop(self) -> None:
@@ -98,49 +100,58 @@ class Database:
         async with self.connection() as connection, connection.transaction():
             yield connection
 
-    async def _connect(self) -> None:
-        pool = await asyncpg.create_pool(
-            self._url,
-            min_size=self._min_size,
-            max_size=self._max_size,
-            timeout=ACQUIRE_TIMEOUT_S,
-            command_timeout=COMMAND_TIMEOUT_S,
-            init=_prepare,
-            server_settings={"application_name": "llmrouter"},
-        )
+    async def _connect(self) -> Any:  # noqa: ANN401 - asyncpg has no types
+        try:
+            pool = await asyncpg.create_pool(
+                self._url,
+                min_size=self._min_size,
+                max_size=self._max_size,
+                timeout=ACQUIRE_TIMEOUT_S,
+                command_timeout=COMMAND_TIMEOUT_S,
+                init=_prepare,
+                server_settings={"application_name": "llmrouter"},
+            )
+        except (
+            asyncpg.InvalidAuthorizationSpecificationError,
+            asyncpg.InvalidCatalogNameError,
+            asyncpg.ClientConfigurationError,
+        ) as error:
+            raise DatabaseUnusableError(f"the database refuses the connection: {error}") from None
         async with pool.acquire() as connection:
-            if not await migrations.is_current(connection):
-                pool.terminate()
-                raise SchemaNotCurrentError("the database is not migrated: run `llmrouter migrate` first")
-        self._pool = pool
+            current = await migrations.is_current(connection)
+        if not current:
+            pool.terminate()
+            raise DatabaseUnusableError("the database is not migrated: run `llmrouter migrate` first")
+        return pool
 
     async def _probe(self) -> None:
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S + ACQUIRE_TIMEOUT_S):
                 if self._pool is None:
-                    await self._connect()
+                    self._pool = await self._connect()
                 async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
                     await connection.execute("select 1", timeout=PROBE_TIMEOUT_S)
-            up = True
         except (*_AWAY, asyncpg.InterfaceError) as error:
-            up = False
-            if self.is_up or self._pool is None:
-                log.warning("database away", extra={"error": type(error).__name__})
-        if up != self.is_up:
-            log.info("database is up" if up else "database is down")
-            self.is_up = up
-            for listener in self._listeners:
-                listener(up)
+            self._tell(up=False, why=type(error).__name__)
+        else:
+            self._tell(up=True)
+
+    def _tell(self, *, up: bool, why: str = "") -> None:
+        if up == self.is_up:
+            return
+        log.warning("database is up" if up else "database is down", extra={"error": why} if why else {})
+        self.is_up = up
+        for listener in self._listeners:
+            listener(up)
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(PROBE_INTERVAL_S)
             try:
                 await self._probe()
-            except SchemaNotCurrentError as error:
-                log.warning("%s", error)
-            except Exception:
-                log.exception("the database watcher failed once")
+            except Exception as error:  # whatever it is, the next probe may find it mended
+                log.exception("the database cannot be used")
+                self._tell(up=False, why=type(error).__name__)
 
 
 async def _prepare(connection: Any) -> None:  # noqa: ANN401 - asyncpg has no types
