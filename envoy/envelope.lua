@@ -1,0 +1,66 @@
+-- The first filter: the first to see a request, the last to see a response. It settles the request id, turns native
+-- gRPC away, and gives every response that passes the filters its final shape.
+
+local NAMESPACE = "llmrouter.envelope"
+
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  -- Envoy has set an id of its own by now; the client's was set aside under this name (see envoy.yaml).
+  local asked = headers:get("x-client-request-id")
+  if asked then
+    headers:remove("x-client-request-id")
+    if #asked <= 128 and string.find(asked, "^[%w._-]+$") then headers:replace("x-request-id", asked) end
+  end
+  if headers:get(":method") == "HEAD" then
+    handle:streamInfo():dynamicMetadata():set(NAMESPACE, "bodiless", true)
+  end
+  if string.find(string.lower(headers:get("content-type") or ""), "^application/grpc") then
+    handle:respond({ [":status"] = "415" }, "")
+  end
+end
+
+-- Code, reason and message for the errors that come without a reason: gRPC's own (no such RPC, a message too large),
+-- whose text may tell of internals, and Envoy's answers to native gRPC, which are gRPC too.
+local ERRORS = {
+  ["400"] = { 3, "MALFORMED_REQUEST", "the request could not be understood" },
+  ["401"] = { 16, "UNAUTHENTICATED", "a valid bearer token is required" },
+  ["403"] = { 7, "ROLE_REQUIRED", "the token's roles do not allow this call" },
+  ["404"] = { 5, "RESOURCE_NOT_FOUND", "there is no such resource" },
+  ["409"] = { 6, "ALREADY_EXISTS", "there is already such a resource" },
+  ["415"] = { 3, "UNSUPPORTED_MEDIA_TYPE", "this port speaks JSON; gRPC has a port of its own" },
+  ["429"] = { 8, "RATE_LIMITED", "too much was asked for, try again later" },
+  ["501"] = { 12, "UNIMPLEMENTED", "no such RPC" },
+  ["503"] = { 14, "UNAVAILABLE", "the service is unavailable, try again shortly" },
+  ["504"] = { 4, "DEADLINE_EXCEEDED", "the deadline passed before the answer was ready" },
+}
+local INTERNAL = { 13, "INTERNAL", "internal error; quote the request id when you report it" }
+local SHAPE = '{"code":%d,"message":"%s","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo",'
+  .. '"reason":"%s","domain":"llmrouter","metadata":{}}]}'
+
+local HIDDEN = {
+  "grpc-accept-encoding", "grpc-encoding", "grpc-message", "grpc-status", "grpc-status-details-bin", "x-http-code",
+  "x-envoy-upstream-healthchecked-cluster",
+}
+
+function envoy_on_response(handle)
+  local headers = handle:headers()
+  local status = headers:get(":status")
+  local is_grpc = string.find(headers:get("content-type") or "", "^application/grpc") ~= nil
+  if is_grpc and status == "200" then -- Envoy's own answer to native gRPC: nothing else comes back untranscoded with 200
+    status = "415"
+    headers:replace(":status", status)
+  end
+  local created = headers:get("x-http-code")
+  if status == "200" and created and string.find(created, "^20[1-6]$") then headers:replace(":status", created) end
+  for _, name in ipairs(HIDDEN) do headers:remove(name) end
+  -- (a response to HEAD must stay without a body)
+  if tonumber(status) < 400 or handle:streamInfo():dynamicMetadata():get(NAMESPACE) then return end
+
+  local body = is_grpc and handle:body(true) or handle:body()
+  if not body then return end
+  local text = body:length() > 0 and body:getBytes(0, body:length()) or ""
+  if string.find(text, "google.rpc.ErrorInfo", 1, true) then return end
+  local known = ERRORS[status] or INTERNAL
+  handle:headers():replace("content-type", "application/json")
+  body:setBytes(string.format(SHAPE, known[1], known[3], known[2]))
+end

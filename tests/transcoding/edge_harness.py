@@ -1,0 +1,294 @@
+"""A real Envoy on free loopback ports, with a stand-in for the gRPC server behind it and an issuer of tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import http.client
+import json
+import socket
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from google.protobuf import any_pb2, message_factory
+from google.rpc import status_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from llmrouter.v2 import (
+    byok_service_pb2,
+    model_service_pb2,
+    provider_service_pb2,
+    routing_service_pb2,
+    settings_service_pb2,
+    usage_service_pb2,
+)
+from llmrouter_server.runtime.envoy_config import EdgeParameters, envoy_command, render
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from pathlib import Path
+
+    from google.protobuf.message import Message
+
+SERVICES = [
+    service
+    for module in (
+        byok_service_pb2,
+        model_service_pb2,
+        provider_service_pb2,
+        routing_service_pb2,
+        settings_service_pb2,
+        usage_service_pb2,
+    )
+    for service in module.DESCRIPTOR.services_by_name.values()
+]
+ISSUER, AUDIENCE = "https://issuer.test", "llmrouter"
+USER = "0190c0de-0000-7000-8000-000000000001"
+
+
+class Issuer:
+    """Signs tokens with a key of each allowed kind."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, Any] = {
+            "RS256": rsa.generate_private_key(public_exponent=65537, key_size=2048),
+            "ES256": ec.generate_private_key(ec.SECP256R1()),
+            "EdDSA": ed25519.Ed25519PrivateKey.generate(),
+        }
+
+    def jwks(self) -> str:
+        """Return the public keys as a JWKS document."""
+        kinds = (
+            ("RS256", jwt.algorithms.RSAAlgorithm),
+            ("ES256", jwt.algorithms.ECAlgorithm),
+            ("EdDSA", jwt.algorithms.OKPAlgorithm),
+        )
+        keys = [
+            json.loads(kind.to_jwk(self._keys[name].public_key())) | {"kid": name, "alg": name, "use": "sig"}
+            for name, kind in kinds
+        ]
+        return json.dumps({"keys": keys})
+
+    def token(self, algorithm: str = "RS256", **changes: object) -> str:
+        """Return a token that is good except for the changes; a claim changed to None is left out."""
+        claims = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": USER,
+            "exp": int(time.time()) + 600,
+            "roles": ["user"],
+        } | changes
+        claims = {name: value for name, value in claims.items() if value is not None}
+        if algorithm == "none":
+            return jwt.encode(claims, None, algorithm="none")
+        if algorithm == "HS256":  # the public key as the secret, which PyJWT would not do
+            secret = self._keys["RS256"].public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+            parts = [{"alg": "HS256", "typ": "JWT", "kid": "RS256"}, claims]
+            signed = b".".join(_base64url(json.dumps(part).encode()) for part in parts)
+            return (signed + b"." + _base64url(hmac.digest(secret, signed, hashlib.sha256))).decode()
+        return jwt.encode(claims, self._keys[algorithm], algorithm=algorithm, headers={"kid": algorithm})
+
+
+def _base64url(raw: bytes) -> bytes:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=")
+
+
+@dataclass(frozen=True)
+class Call:
+    """What reached the stand-in."""
+
+    method: str
+    request: Any
+    metadata: dict[str, str | bytes]
+    time_left_s: float | None
+
+
+class StandIn:
+    """Answers every RPC of the API with an empty message, or as the test says, and notes what came."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.calls: list[Call] = []
+        self.answer: Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Message | None]] | None = None
+        self.health = health.aio.HealthServicer()
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen; the second time on the same port."""
+        self._server = grpc.aio.server()
+        for service in SERVICES:
+            handlers = {method.name: self._handler(method) for method in service.methods}
+            self._server.add_generic_rpc_handlers(
+                (grpc.method_handlers_generic_handler(service.full_name, handlers),),
+            )
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
+        await self.serving(True)
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        await self._server.start()
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        await self._server.stop(None)
+
+    async def serving(self, yes: bool) -> None:
+        """Answer health checks so from now on."""
+        status = health_pb2.HealthCheckResponse.SERVING if yes else health_pb2.HealthCheckResponse.NOT_SERVING
+        await self.health.set("", status)
+
+    def _handler(self, method: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        request_class = message_factory.GetMessageClass(method.input_type)
+        response_class = message_factory.GetMessageClass(method.output_type)
+
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            metadata = {str(key): value for key, value in context.invocation_metadata() or ()}
+            self.calls.append(Call(method.name, request, metadata, context.time_remaining()))
+            answer = await self.answer(request, context) if self.answer else None
+            return response_class() if answer is None else answer
+
+        return grpc.unary_unary_rpc_method_handler(call, request_class.FromString, response_class.SerializeToString)
+
+
+async def fail(
+    context: grpc.aio.ServicerContext[Any, Any],
+    code: grpc.StatusCode,
+    message: str,
+    *details: Message,
+    metadata: tuple[tuple[str, str], ...] = (),
+) -> None:
+    """Abort a call with google.rpc.Status details."""
+    status = status_pb2.Status(code=code.value[0], message=message)
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    await context.abort(code, message, (*metadata, ("grpc-status-details-bin", status.SerializeToString())))
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An HTTP response."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Edge:
+    """Envoy in front of a stand-in."""
+
+    folder: Path
+    issuer: Issuer
+    parameters: EdgeParameters
+    server: StandIn = field(default_factory=StandIn)
+    _process: asyncio.subprocess.Process | None = None
+
+    @classmethod
+    async def start(cls, folder: Path, issuer: Issuer, **parameters: Any) -> Edge:
+        """Start both and wait until the edge says that it is healthy."""
+        jwks_file = folder / "jwks.json"
+        jwks_file.write_text(issuer.jwks())
+        edge = cls(
+            folder,
+            issuer,
+            EdgeParameters(
+                jwks_file=jwks_file,
+                issuer=ISSUER,
+                audience=AUDIENCE,
+                listen_address=f"127.0.0.1:{_free_port()}",
+                admin_socket=folder / "admin.sock",
+                access_log=folder / "access.log",
+                **parameters,
+            ),
+        )
+        await edge.server.start()
+        edge.parameters = replace(edge.parameters, server_address=f"127.0.0.1:{edge.server.port}")
+        config_file = folder / "envoy.yaml"
+        config_file.write_text(render(edge.parameters))
+        command = [*envoy_command(config_file, concurrency=1), "--file-flush-interval-msec", "50"]
+        with (folder / "envoy.log").open("wb") as log:
+            edge._process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
+        await edge.until_status(200)
+        return edge
+
+    async def stop(self) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        await self._process.wait()
+        await self.server.stop()
+
+    @property
+    def port(self) -> int:
+        return int(self.parameters.listen_address.rpartition(":")[2])
+
+    async def until_status(self, status: int, path: str = "/healthz") -> Reply:
+        """Ask until the answer has this status, at most 20 s."""
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    reply = await self.call("GET", path)
+                except OSError:
+                    reply = None
+                if reply is not None and reply.status == status:
+                    return reply
+                assert self._process is None or self._process.returncode is None, (
+                    self.folder / "envoy.log"
+                ).read_text()
+                await asyncio.sleep(0.05)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: str | bytes | object = None,
+        *,
+        token: str | None = "good",
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Send a request; a body that is no text is sent as JSON, and the token is a good bearer token unless given."""
+        raw = (
+            body
+            if body is None or isinstance(body, bytes)
+            else (body if isinstance(body, str) else json.dumps(body)).encode()
+        )
+        sent = dict(headers or {})
+        if token is not None:
+            sent["authorization"] = f"Bearer {self.issuer.token() if token == 'good' else token}"
+        return await asyncio.to_thread(self._send, method, path, raw, sent)
+
+    async def raw(self, request: bytes) -> bytes:
+        """Send bytes and return what comes back until the edge closes the connection."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(request)
+        async with asyncio.timeout(10):
+            answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        return answer
+
+    def _send(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Reply:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, body=body, headers=headers)
+            response = connection.getresponse()
+            return Reply(
+                response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+            )
+        finally:
+            connection.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,210 @@
+"""The edge's configuration: what is rendered, what is refused, and that the table of fields is up to date."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from google.api import annotations_pb2
+from google.protobuf import descriptor_pb2
+
+from llmrouter_server.runtime.envoy_config import EdgeParameterError, EdgeParameters, envoy_command, render, validate
+from llmrouter_server.runtime.envoy_fields import render_fields
+from llmrouter_server.runtime.resources import resource_dir
+
+ENVOY = resource_dir("envoy")
+REQUIRED: dict[str, Any] = {
+    "jwks_file": Path("/keys/jwks.json"),
+    "issuer": "https://issuer.test",
+    "audience": "llmrouter",
+}
+
+
+def rendered(**parameters: Any) -> Any:
+    return yaml.safe_load(render(EdgeParameters(**REQUIRED | parameters)))
+
+
+def manager(config: Any) -> Any:
+    return config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+
+
+def http_filter(config: Any, name: str) -> Any:
+    return next(each["typed_config"] for each in manager(config)["http_filters"] if each["name"] == name)
+
+
+def test_parameters_reach_their_places() -> None:
+    config = rendered(listen_address="[::1]:443", server_address="router.internal:50051", deadline_s=7)
+    address = config["static_resources"]["listeners"][0]["address"]["socket_address"]
+    assert address == {"address": "::1", "port_value": "443"}
+    route = manager(config)["route_config"]["virtual_hosts"][0]["routes"][0]
+    assert route["request_headers_to_add"][0]["header"] == {"key": "grpc-timeout", "value": "7S"}
+    endpoint = config["static_resources"]["clusters"][0]["load_assignment"]["endpoints"][0]["lb_endpoints"][0]
+    assert endpoint["endpoint"]["address"]["socket_address"] == {"address": "router.internal", "port_value": "50051"}
+
+
+def test_values_cannot_break_out_of_their_quotes() -> None:
+    evil = 'a"\n- b: ${X} \\ é'
+    providers = http_filter(rendered(issuer=evil), "envoy.filters.http.jwt_authn")["providers"]
+    assert {provider["issuer"] for provider in providers.values()} == {evil}
+
+
+def test_without_origins_none_is_allowed() -> None:
+    config = rendered()
+    csrf = http_filter(config, "envoy.filters.http.csrf")
+    assert csrf["additional_origins"] == [{"safe_regex": {"regex": "^$"}}]
+    assert manager(config)["route_config"]["virtual_hosts"][0]["typed_per_filter_config"]["envoy.filters.http.cors"][
+        "allow_origin_string_match"
+    ] == [{"safe_regex": {"regex": "^$"}}]
+
+
+def test_origins_are_matched_literally() -> None:
+    config = rendered(
+        allowed_origins=("https://a.example.com", "http://localhost:3000"), cors_origin_regex="https://b.*"
+    )
+    csrf = http_filter(config, "envoy.filters.http.csrf")["additional_origins"][0]["safe_regex"]["regex"]
+    assert csrf == r"(?:a\.example\.com)|(?:localhost:3000)"
+    policy = manager(config)["route_config"]["virtual_hosts"][0]["typed_per_filter_config"]["envoy.filters.http.cors"]
+    assert policy["allow_origin_string_match"][0]["safe_regex"]["regex"] == (
+        r"(?:https://a\.example\.com)|(?:http://localhost:3000)|(?:https://b.*)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"listen_address": "8080"}, "listen_address must be HOST:PORT, for instance 127.0.0.1:8080, not '8080'"),
+        ({"server_address": "a:70000"}, "server_address must be HOST:PORT, for instance 127.0.0.1:8080, not 'a:70000'"),
+        ({"issuer": " "}, "issuer must not be empty"),
+        ({"audience": ""}, "audience must not be empty"),
+        (
+            {"admin_socket": Path("/" + "x" * 107)},
+            f"admin_socket must be a path of at most 107 bytes, not /{'x' * 107}",
+        ),
+        (
+            {"allowed_origins": ("https://a.example.com/",)},
+            "allowed_origins must be like https://console.example.com, without a path, not 'https://a.example.com/'",
+        ),
+        (
+            {"allowed_origins": ("*",)},
+            "allowed_origins must be like https://console.example.com, without a path, not '*'",
+        ),
+        (
+            {"cors_origin_regex": "("},
+            "cors_origin_regex is no regular expression: missing ), unterminated subpattern at position 0",
+        ),
+        ({"user_requests_per_s": 0}, "user_requests_per_s must be from 1 to 1000000, not 0"),
+        ({"deadline_s": 3601}, "deadline_s must be from 1 to 3600, not 3601"),
+    ],
+)
+def test_bad_values_are_refused_in_one_sentence(parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(EdgeParameterError) as caught:
+        EdgeParameters(**REQUIRED | parameters)
+    assert str(caught.value) == message
+
+
+def test_envoy_has_the_last_word(tmp_path: Path) -> None:
+    jwks_file = tmp_path / "jwks.json"
+    jwks_file.write_text('{"keys": "none"}')
+    with pytest.raises(EdgeParameterError, match="Envoy refuses the configuration"):
+        validate(EdgeParameters(**REQUIRED | {"jwks_file": jwks_file}))
+
+
+def test_the_command_line_validates_and_prints() -> None:
+    module = [sys.executable, "-m", "llmrouter_server.runtime.envoy_config"]
+    checked = subprocess.run([*module, "--validate"], capture_output=True, text=True, timeout=60, check=False)
+    assert (checked.returncode, checked.stdout) == (0, "Envoy accepts the configuration\n"), checked.stderr
+    flags = ["--jwks-file", "/keys/jwks.json", "--issuer", "https://issuer.test", "--audience", "llmrouter"]
+    printed = subprocess.run([*module, *flags], capture_output=True, text=True, timeout=60, check=True)
+    assert printed.stdout == render(EdgeParameters(**REQUIRED))
+    refused = subprocess.run([*module, "--issuer", "x"], capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 2
+    assert "give --jwks-file, --audience" in refused.stderr
+
+
+def test_the_command_names_its_configuration(tmp_path: Path) -> None:
+    command = envoy_command(tmp_path / "envoy.yaml", concurrency=3, binary=Path("/bin/envoy"))
+    assert command[:5] == ["/bin/envoy", "--config-path", str(tmp_path / "envoy.yaml"), "--concurrency", "3"]
+
+
+def test_the_table_of_fields_is_up_to_date() -> None:
+    made = render_fields((ENVOY / "llmrouter.binpb").read_bytes())
+    assert made == (ENVOY / "request_fields.lua").read_text(), "run `make generate`"
+
+
+def test_every_service_with_a_path_is_transcoded() -> None:
+    files = descriptor_pb2.FileDescriptorSet.FromString((ENVOY / "llmrouter.binpb").read_bytes()).file
+    with_path = {
+        f"{file.package}.{service.name}"
+        for file in files
+        for service in file.service
+        if any(method.options.HasExtension(annotations_pb2.http) for method in service.method)
+    }
+    assert set(http_filter(rendered(), "envoy.filters.http.grpc_json_transcoder")["services"]) == with_path
+
+
+def test_the_kinds_of_fields() -> None:
+    text = render_fields(_descriptor_set())
+    assert '{"POST", "/v1/things/*:try", "demo.Thing", "id"}' in text
+    for line in (
+        '{"id"}',
+        '{"made_at", "madeAt"}',
+        '{"inner", message = "demo.Thing"}',
+        '{"items", message = "demo.Thing"}',
+        '{"notes", free = true}',
+        '{"by_name", "byName", map = "demo.Thing"}',
+        '{"labels", map = ""}',
+    ):
+        assert f"      {line},\n" in text
+
+
+def _descriptor_set() -> bytes:
+    """Return a schema with each kind of field, which the API itself may lack."""
+    proto = descriptor_pb2.FileDescriptorProto(
+        name="demo.proto",
+        package="demo",
+        syntax="proto3",
+        dependency=["google/protobuf/struct.proto", "google/protobuf/timestamp.proto", "google/api/annotations.proto"],
+    )
+    thing = proto.message_type.add(name="Thing")
+    kinds = descriptor_pb2.FieldDescriptorProto
+    for number, (name, type_name, repeated) in enumerate(
+        [
+            ("id", "", False),
+            ("made_at", ".google.protobuf.Timestamp", False),
+            ("inner", ".demo.Thing", False),
+            ("items", ".demo.Thing", True),
+            ("notes", ".google.protobuf.Struct", False),
+            ("by_name", ".demo.Thing.ByNameEntry", True),
+            ("labels", ".demo.Thing.LabelsEntry", True),
+        ],
+        start=1,
+    ):
+        thing.field.add(
+            name=name,
+            number=number,
+            type=kinds.TYPE_MESSAGE if type_name else kinds.TYPE_STRING,
+            type_name=type_name or None,
+            label=kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL,
+        )
+    for entry, value_type in (("ByNameEntry", ".demo.Thing"), ("LabelsEntry", "")):
+        nested = thing.nested_type.add(name=entry)
+        nested.options.map_entry = True
+        nested.field.add(name="key", number=1, type=kinds.TYPE_STRING, label=kinds.LABEL_OPTIONAL)
+        nested.field.add(
+            name="value",
+            number=2,
+            type=kinds.TYPE_MESSAGE if value_type else kinds.TYPE_STRING,
+            type_name=value_type or None,
+            label=kinds.LABEL_OPTIONAL,
+        )
+    method = proto.service.add(name="Things").method.add(
+        name="Try", input_type=".demo.Thing", output_type=".demo.Thing"
+    )
+    method.options.Extensions[annotations_pb2.http].post = "/v1/things/{id}:try"
+    method.options.Extensions[annotations_pb2.http].body = "*"
+    whole = descriptor_pb2.FileDescriptorSet.FromString((ENVOY / "llmrouter.binpb").read_bytes())
+    return descriptor_pb2.FileDescriptorSet(file=[*whole.file, proto]).SerializeToString()
