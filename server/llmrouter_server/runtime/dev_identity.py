@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from llmrouter_server.runtime.local_secrets import write_secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,10 +104,3 @@ def _write(folder: Path) -> None:
     users = {role: str(uuid.uuid4()) for role in ROLES}
     for name, text in ((_PRIVATE_KEY, pem), (_JWKS, json.dumps(jwks)), (_USERS, json.dumps(users))):
         write_secret(folder / name, text)
-
-
-def write_secret(file: Path, text: str) -> None:
-    """Write a new file that only its owner can read; FileExistsError when it is there already."""
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as secret:
-        secret.write(text)

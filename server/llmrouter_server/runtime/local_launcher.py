@@ -16,8 +16,8 @@ CANNOT_RUN = 126
 """Exit code, as in a shell: the program is there but cannot be run."""
 
 
-def main(parent: str, death_signal: str, uid: str, gid: str, *command: str) -> str:
-    """Become `command`; on failure return why. Empty uid and gid keep the account."""
+def main(parent: str, death_signal: str, uid: str, gid: str, *command: str) -> None:
+    """Become `command`, or raise OSError. Empty uid and gid keep the account."""
     if uid:
         os.setgroups([])
         os.setgid(int(gid))
@@ -25,7 +25,7 @@ def main(parent: str, death_signal: str, uid: str, gid: str, *command: str) -> s
     if sys.platform == "linux":  # after setuid, which clears it
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
         if os.getppid() != int(parent):
-            return "its parent is gone"  # before prctl could notice
+            raise OSError("its parent is gone")  # before prctl could notice
     os.umask(0o077)
     for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(ignored_by_python, signal.SIG_DFL)
@@ -34,8 +34,7 @@ def main(parent: str, death_signal: str, uid: str, gid: str, *command: str) -> s
 
 if __name__ == "__main__":
     try:
-        problem = main(*sys.argv[1:])
+        main(*sys.argv[1:])
     except OSError as error:
-        problem = str(error)
-    sys.stderr.write(f"cannot run {sys.argv[5]}: {problem}\n")
-    sys.exit(CANNOT_RUN)
+        sys.stderr.write(f"cannot run {sys.argv[5]}: {error}\n")
+        sys.exit(CANNOT_RUN)

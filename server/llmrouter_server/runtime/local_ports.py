@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from pathlib import Path
 
 HOST = "127.0.0.1"
+ANSWER_TIMEOUT_S = 2.0
 LISTENING = "0A"
 """The state of a listening socket in /proc/net/tcp."""
 
 
-def free_port() -> int:
-    """Return a port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_ports(count: int) -> list[int]:
+    """Return different ports that nobody uses now."""
+    with contextlib.ExitStack() as probes:
+        opened = [probes.enter_context(socket.socket()) for _ in range(count)]
+        for probe in opened:
+            probe.bind((HOST, 0))
+        return [probe.getsockname()[1] for probe in opened]
 
 
 def is_free(port: int) -> bool:
@@ -51,3 +54,27 @@ def _listening_inodes(port: int) -> list[str]:
         for row in Path(table).read_text(encoding="ascii").splitlines()[1:]
     ]
     return [row[9] for row in rows if row[3] == LISTENING and int(row[1].rpartition(":")[2], 16) == port]
+
+
+async def http_status(port: int, path: str) -> int | None:
+    """Return the status of a GET; None when nobody answers. Only to wait for a server: redirects are not followed."""
+    request = f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"
+    with contextlib.suppress(OSError, TimeoutError, ValueError, IndexError):
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(HOST, port)
+            try:
+                writer.write(request.encode())
+                return int((await reader.readline()).split()[1])
+            finally:
+                writer.close()
+    return None
+
+
+async def accepts(port: int) -> bool:
+    """Whether somebody takes connections on the port."""
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            _, writer = await asyncio.open_connection(HOST, port)
+            writer.close()
+            return True
+    return False

@@ -1,0 +1,153 @@
+"""Which models are candidates, and for which one reason the others are not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import pytest
+
+from llmrouter_server.catalog.snapshot import PowerLevel
+from llmrouter_server.routing.eligibility import Exclusion, Need, select_eligible
+from unit.seed_catalog import MODELS
+
+if TYPE_CHECKING:
+    from llmrouter_server.catalog.snapshot import CatalogModel
+
+PROVIDER, OTHER_PROVIDER = UUID(int=1), UUID(int=2)
+NEED = Need(
+    PowerLevel.ECO,
+    keyed_providers={PROVIDER},
+    capabilities={"chat", "tools"},
+    context_tokens=8192,
+)
+# Meets NEED in every respect, and the context exactly.
+FIT = replace(
+    MODELS[0],
+    model_id=UUID(int=10),
+    provider_id=PROVIDER,
+    power_level=PowerLevel.ECO,
+    requires_byok=True,
+    capabilities=frozenset({"chat", "tools", "json"}),
+    max_context_tokens=8192,
+)
+OTHER_FIT = replace(FIT, model_id=UUID(int=11), provider_id=OTHER_PROVIDER, requires_byok=False)
+
+
+def reason_for(model: CatalogModel, need: Need = NEED) -> Exclusion | None:
+    """Return why the model is excluded, beside a healthy candidate of another provider."""
+    eligibility = select_eligible([model, OTHER_FIT], need)
+    assert OTHER_FIT in eligibility.candidates
+    return dict(eligibility.excluded).get(model)
+
+
+def test_a_model_that_meets_every_need_is_a_candidate() -> None:
+    eligibility = select_eligible([FIT], NEED)
+    assert eligibility.candidates == (FIT,)
+    assert eligibility.excluded == ()
+    assert not eligibility.degraded
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"model_enabled": False}, Exclusion.MODEL_DISABLED),
+        ({"provider_enabled": False}, Exclusion.PROVIDER_DISABLED),
+        ({"power_level": PowerLevel.BALANCED}, Exclusion.POWER_LEVEL),
+        ({"power_level": PowerLevel.PRECISION}, Exclusion.POWER_LEVEL),
+        ({"provider_id": UUID(int=3)}, Exclusion.KEY_REQUIRED),
+        ({"capabilities": frozenset({"chat", "json"})}, Exclusion.CAPABILITY_MISSING),
+        ({"capabilities": frozenset()}, Exclusion.CAPABILITY_MISSING),
+        ({"max_context_tokens": 8191}, Exclusion.CONTEXT_TOO_SMALL),
+    ],
+)
+def test_one_unmet_need_excludes_a_model_and_is_the_reason_given(change: dict[str, object], reason: Exclusion) -> None:
+    assert reason_for(replace(FIT, **change)) is reason
+
+
+def test_a_model_of_an_unhealthy_provider_is_excluded_while_a_healthy_one_is_there() -> None:
+    assert reason_for(FIT, replace(NEED, unhealthy_providers={PROVIDER})) is Exclusion.PROVIDER_UNHEALTHY
+
+
+def test_of_several_unmet_needs_the_first_is_the_reason() -> None:
+    """Everything is wrong with the model; repaired one need at a time, it gives each reason in the stated order."""
+    need = replace(NEED, keyed_providers=set(), unhealthy_providers={PROVIDER})
+    model = replace(
+        FIT,
+        model_enabled=False,
+        provider_enabled=False,
+        power_level=PowerLevel.PRECISION,
+        capabilities=frozenset(),
+        max_context_tokens=1,
+    )
+    repairs = [
+        {"model_enabled": True},
+        {"provider_enabled": True},
+        {"power_level": PowerLevel.ECO},
+        {"requires_byok": False},
+        {"capabilities": FIT.capabilities},
+        {"max_context_tokens": 8192},
+    ]
+    reasons = [reason_for(model, need)]
+    for repair in repairs:
+        model = replace(model, **repair)
+        reasons.append(reason_for(model, need))
+    assert reasons == list(Exclusion)
+    assert reason_for(model, NEED) is None
+
+
+def test_a_provider_without_byok_needs_no_key() -> None:
+    assert reason_for(replace(FIT, requires_byok=False), replace(NEED, keyed_providers=set())) is None
+
+
+def test_a_key_for_one_provider_opens_no_other_one() -> None:
+    assert reason_for(FIT, replace(NEED, keyed_providers={OTHER_PROVIDER})) is Exclusion.KEY_REQUIRED
+
+
+@pytest.mark.parametrize(("context", "is_candidate"), [(8191, False), (8192, True), (8193, True)])
+def test_a_context_of_exactly_the_size_asked_for_is_enough(context: int, is_candidate: bool) -> None:
+    assert (reason_for(replace(FIT, max_context_tokens=context)) is None) == is_candidate
+
+
+def test_with_nothing_asked_for_any_context_and_capabilities_will_do() -> None:
+    bare = replace(FIT, capabilities=frozenset(), max_context_tokens=0)
+    assert select_eligible([bare], Need(PowerLevel.ECO, {PROVIDER})).candidates == (bare,)
+
+
+def test_when_only_unhealthy_providers_are_left_all_of_them_are_candidates_and_it_is_degraded() -> None:
+    need = replace(NEED, unhealthy_providers={PROVIDER, OTHER_PROVIDER})
+    disabled = replace(FIT, model_id=UUID(int=12), model_enabled=False)
+    eligibility = select_eligible([FIT, disabled, OTHER_FIT], need)
+    assert eligibility.candidates == (FIT, OTHER_FIT)
+    assert eligibility.excluded == ((disabled, Exclusion.MODEL_DISABLED),)
+    assert eligibility.degraded
+
+
+def test_a_healthy_model_that_is_excluded_for_another_reason_does_not_prevent_degradation() -> None:
+    need = replace(NEED, unhealthy_providers={PROVIDER})
+    eligibility = select_eligible([FIT, replace(OTHER_FIT, model_enabled=False)], need)
+    assert eligibility.candidates == (FIT,)
+    assert eligibility.degraded
+
+
+def test_one_unhealthy_provider_among_healthy_ones_is_no_degradation() -> None:
+    assert not select_eligible([FIT, OTHER_FIT], replace(NEED, unhealthy_providers={PROVIDER})).degraded
+
+
+@pytest.mark.parametrize("models", [[], [replace(FIT, model_enabled=False)]], ids=["empty", "all disabled"])
+def test_nobody_eligible_is_no_degradation(models: list[CatalogModel]) -> None:
+    eligibility = select_eligible(models, replace(NEED, unhealthy_providers={PROVIDER}))
+    assert eligibility.candidates == ()
+    assert [model for model, _ in eligibility.excluded] == models
+    assert not eligibility.degraded
+
+
+def test_by_default_a_caller_has_no_keys_and_no_provider_is_unhealthy() -> None:
+    need = Need(PowerLevel.ECO)
+    assert (need.keyed_providers, need.capabilities, need.context_tokens, need.unhealthy_providers) == (
+        frozenset(),
+        frozenset(),
+        0,
+        frozenset(),
+    )
