@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import http_json
-
 from llmrouter.v2 import usage_pb2
 from llmrouter.v2.usage_service_pb2 import RecordUsageRequest
 

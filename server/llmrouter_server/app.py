@@ -92,6 +92,7 @@ async def _serve(settings: Settings) -> None:
         await stop.wait()
         log.info("draining")
         await health.enter_graceful_shutdown()
+        await asyncio.sleep(settings.drain_notice_s)
         await server.stop(settings.drain_timeout_s)
     log.info("stopped")
 

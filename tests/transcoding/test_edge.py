@@ -278,7 +278,7 @@ class TestHeaders:
         await edge.call("PUT", f"{API}/settings?secret=canary", '{"a":"canary"}', token=token, headers=headers)
         log = edge.folder / "access.log"
         async with asyncio.timeout(10):
-            while "log-me" not in log.read_text():  # noqa: ASYNC110 - another process writes it
+            while "log-me" not in log.read_text():
                 await asyncio.sleep(0.05)
         (line,) = [line for line in log.read_text().splitlines() if "log-me" in line]
         entry = json.loads(line)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 READY_TIMEOUT_S = 30.0
 POLL_S = 0.02
+DRAIN_NOTICE_S = 0.2
 DRAIN_S = 5
 ENVOY_STOP_STEPS = ((signal.SIGTERM, 5.0),)
 SERVER_STOP_STEPS = ((signal.SIGTERM, DRAIN_S + 5.0),)
@@ -213,6 +214,7 @@ class LocalStack:
             "LISTEN_ADDRESS": self.grpc_address,
             "METRICS_ADDRESS": f"{HOST}:{self.ports.metrics}",
             "ALLOW_PRIVATE_ENDPOINTS": "true",
+            "DRAIN_NOTICE_SECONDS": str(DRAIN_NOTICE_S),
             "DRAIN_TIMEOUT_SECONDS": str(DRAIN_S),
             **self._server_env,
         }

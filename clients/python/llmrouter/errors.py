@@ -1,0 +1,154 @@
+"""What a call can fail with. Each exception carries the server's reason and all it said with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from google.protobuf import any_pb2
+
+Trailing: TypeAlias = "Iterable[tuple[str, str | bytes]]"
+
+DETAILS_KEY = "grpc-status-details-bin"
+REQUEST_ID_KEY = "x-request-id"
+DOMAIN = "llmrouter"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One wrong field of a request, by its path, for instance `routing_config.cost_weight`."""
+
+    field: str
+    description: str
+
+
+@dataclass(eq=False, slots=True)
+class LlmrouterError(Exception):
+    """A call failed. Branch on the class or on `reason`, never on the message."""
+
+    message: str
+    reason: str = ""
+    """A value of ErrorReason without its prefix, or empty when the answer did not come from the server itself."""
+    code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
+    fields: tuple[FieldViolation, ...] = ()
+    """The wrong fields, for InvalidField."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What else the reason says, for instance how many models were excluded for what."""
+    retry_after: float | None = None
+    """Seconds to wait before the next try, when the server says so."""
+    request_id: str = ""
+    """Quote it to the operator: the server's log has it."""
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.reason or self.code.name}, request {self.request_id or 'unknown'})"
+
+
+class InvalidField(LlmrouterError):  # noqa: N818 - named after its reason, like all below
+    """A field's value is wrong; `fields` names each one."""
+
+
+class Unauthenticated(LlmrouterError):  # noqa: N818
+    """The token is missing, expired or not valid."""
+
+
+class RoleRequired(LlmrouterError):  # noqa: N818
+    """The token's roles do not allow the call."""
+
+
+class NotFound(LlmrouterError):  # noqa: N818
+    """There is no such thing, or it is not yours."""
+
+
+class NoEligibleModel(NotFound):
+    """No model may serve the request; `metadata` counts the models behind each reason of exclusion."""
+
+
+class AlreadyExists(LlmrouterError):  # noqa: N818
+    """The name is taken."""
+
+
+class RateLimited(LlmrouterError):  # noqa: N818
+    """Too many requests; try again after `retry_after` seconds."""
+
+
+class Unavailable(LlmrouterError):  # noqa: N818
+    """The service cannot be reached or cannot answer now."""
+
+
+class DeadlineExceeded(LlmrouterError):  # noqa: N818
+    """The answer did not come in time."""
+
+
+class InternalError(LlmrouterError):
+    """A fault of the service."""
+
+
+_BY_REASON: dict[str, type[LlmrouterError]] = {
+    "INVALID_FIELD": InvalidField,
+    "UNAUTHENTICATED": Unauthenticated,
+    "ROLE_REQUIRED": RoleRequired,
+    "RESOURCE_NOT_FOUND": NotFound,
+    "NO_ELIGIBLE_MODEL": NoEligibleModel,
+    "ALREADY_EXISTS": AlreadyExists,
+    "RATE_LIMITED": RateLimited,
+    "UNAVAILABLE": Unavailable,
+    "DEADLINE_EXCEEDED": DeadlineExceeded,
+    "INTERNAL": InternalError,
+}
+# For errors made on the way (no connection, the client's own deadline) and for reasons of a newer server.
+_BY_CODE: dict[grpc.StatusCode, type[LlmrouterError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidField,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: RoleRequired,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: RateLimited,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.INTERNAL: InternalError,
+}
+
+
+def error_of(
+    code: grpc.StatusCode,
+    message: str | None,
+    trailing_metadata: Trailing | None,
+    request_id: str,
+) -> LlmrouterError:
+    """Make the exception of a failed call from what gRPC says of it."""
+    trailing = dict(trailing_metadata or ())
+    info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+    has_retry = False
+    for detail in _details(trailing.get(DETAILS_KEY)):
+        detail.Unpack(info)
+        detail.Unpack(bad)
+        has_retry = detail.Unpack(retry) or has_retry
+    reason = info.reason if info.domain == DOMAIN else ""
+    told = trailing.get(REQUEST_ID_KEY, request_id)
+    return _BY_REASON.get(reason, _BY_CODE.get(code, LlmrouterError))(
+        message=message or code.name,
+        reason=reason,
+        code=code,
+        fields=tuple(FieldViolation(each.field, each.description) for each in bad.field_violations),
+        metadata=dict(info.metadata),
+        retry_after=retry.retry_delay.ToTimedelta().total_seconds() if has_retry else None,
+        request_id=told if isinstance(told, str) else request_id,
+    )
+
+
+def _details(encoded: str | bytes | None) -> Iterable[any_pb2.Any]:
+    status = status_pb2.Status()
+    if isinstance(encoded, bytes):
+        try:
+            status.ParseFromString(encoded)
+        except DecodeError:
+            return ()  # a proxy's, perhaps; the code still tells the kind of error
+    details: Iterable[any_pb2.Any] = status.details
+    return details
