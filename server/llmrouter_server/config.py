@@ -105,7 +105,7 @@ class Settings:
     db_pool_max: int = _setting("DB_POOL_MAX", _count, default=20)
     request_timeout_s: float = _setting("REQUEST_TIMEOUT_SECONDS", _seconds, default=10.0)
     """The deadline of a call that brings none, and the longest one allowed."""
-    drain_notice_s: float = _setting("DRAIN_NOTICE_SECONDS", _seconds, default=1.5)
+    drain_notice_s: float = _setting("DRAIN_NOTICE_SECONDS", _seconds, default=3.0)
     """After SIGTERM, how long health checks say that no more calls are wanted before calls are refused."""
     drain_timeout_s: float = _setting("DRAIN_TIMEOUT_SECONDS", _seconds, default=25.0)
     """How long calls in flight may then take to end."""

@@ -1,0 +1,337 @@
+"""Both Python clients against a server that answers, refuses, fails and hangs as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+import llmrouter
+from llmrouter import (
+    AlreadyExists,
+    AsyncClient,
+    Client,
+    DeadlineExceeded,
+    InternalError,
+    InvalidField,
+    LlmrouterError,
+    NoEligibleModel,
+    NotFound,
+    RateLimited,
+    RoleRequired,
+    RouteRequest,
+    RouteResponse,
+    Unauthenticated,
+    Unavailable,
+    connection,
+)
+from llmrouter.v2 import error_reason_pb2, routing_service_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+TOKEN = "header.payload-of-a-secret-token.signature"
+CODES = {
+    "INVALID_FIELD": grpc.StatusCode.INVALID_ARGUMENT,
+    "MALFORMED_REQUEST": grpc.StatusCode.INVALID_ARGUMENT,
+    "UNAUTHENTICATED": grpc.StatusCode.UNAUTHENTICATED,
+    "ROLE_REQUIRED": grpc.StatusCode.PERMISSION_DENIED,
+    "RESOURCE_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "NO_ELIGIBLE_MODEL": grpc.StatusCode.NOT_FOUND,
+    "ALREADY_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
+    "RATE_LIMITED": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "DEADLINE_EXCEEDED": grpc.StatusCode.DEADLINE_EXCEEDED,
+    "INTERNAL": grpc.StatusCode.INTERNAL,
+}
+
+
+@dataclass
+class StandIn(routing_service_pb2_grpc.RoutingServiceServicer):
+    """A RoutingService that does what `behave` says, and remembers the metadata of each call."""
+
+    behave: Callable[[grpc.ServicerContext, int], None] = lambda _context, _call: None
+    calls: list[dict[str, str]] = field(default_factory=list)
+
+    def Route(self, _request: RouteRequest, context: grpc.ServicerContext) -> RouteResponse:
+        self.calls.append(dict(context.invocation_metadata()))
+        self.behave(context, len(self.calls))
+        return RouteResponse(total_options=len(self.calls))
+
+
+def refuse(reason: str, *details: Any, code: grpc.StatusCode | None = None) -> Callable[..., None]:
+    def behave(context: grpc.ServicerContext, _call: int) -> None:
+        status = status_pb2.Status(code=(code or CODES[reason]).value[0], message=f"no: {reason}")
+        info = error_details_pb2.ErrorInfo(reason=reason, domain="llmrouter", metadata={"a": "b"})
+        for detail in (info, *details):
+            packed = any_pb2.Any()
+            packed.Pack(detail)
+            status.details.append(packed)
+        encoded = ("grpc-status-details-bin", status.SerializeToString())
+        context.set_trailing_metadata((("x-request-id", "told"), encoded))
+        context.abort(code or CODES[reason], f"no: {reason}")
+
+    return behave
+
+
+@pytest.fixture
+def stand_in() -> Iterator[tuple[StandIn, str]]:
+    servicer = StandIn()
+    server = grpc.server(ThreadPoolExecutor(4))
+    routing_service_pb2_grpc.add_RoutingServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield servicer, f"127.0.0.1:{port}"
+    server.stop(None).wait(5)
+
+
+async def async_route(target: str, *, timeout: float | None = None, **options: Any) -> RouteResponse:  # noqa: ASYNC109
+    async with AsyncClient(target, **options) as client:
+        return await client.routing.Route(RouteRequest(), timeout=timeout)
+
+
+async def sync_route(target: str, *, timeout: float | None = None, **options: Any) -> RouteResponse:  # noqa: ASYNC109
+    def call() -> RouteResponse:
+        with Client(target, **options) as client:
+            return client.routing.Route(RouteRequest(), timeout=timeout)
+
+    return await asyncio.to_thread(call)
+
+
+Route = "Callable[..., Awaitable[RouteResponse]]"
+
+
+@pytest.fixture(params=[async_route, sync_route], ids=["async", "sync"])
+def route(request: pytest.FixtureRequest) -> Route:
+    return request.param
+
+
+async def test_sends_token_request_id_and_deadline(stand_in: tuple[StandIn, str], route: Route) -> None:
+    servicer, target = stand_in
+    remaining: list[float] = []
+    servicer.behave = lambda context, _call: remaining.append(context.time_remaining())
+    assert (await route(target, token=TOKEN)).total_options == 1
+    await route(target, token=TOKEN, timeout=3)
+    assert [call["authorization"] for call in servicer.calls] == [f"Bearer {TOKEN}"] * 2
+    assert len({call["x-request-id"] for call in servicer.calls}) == 2
+    assert 8 < remaining[0] < 11
+    assert 1 < remaining[1] < 4
+
+
+async def test_a_function_gives_a_token_for_each_call(stand_in: tuple[StandIn, str], route: Route) -> None:
+    servicer, target = stand_in
+    tokens = iter(["first", "second"])
+    await route(target, token=lambda: next(tokens))
+    await route(target, token=lambda: next(tokens))
+    assert [call["authorization"] for call in servicer.calls] == ["Bearer first", "Bearer second"]
+
+
+async def test_an_asynchronous_function_gives_the_token(stand_in: tuple[StandIn, str]) -> None:
+    servicer, target = stand_in
+
+    async def token() -> str:
+        await asyncio.sleep(0)
+        return "refreshed"
+
+    await async_route(target, token=token)
+    assert servicer.calls[0]["authorization"] == "Bearer refreshed"
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("INVALID_FIELD", InvalidField),
+        ("MALFORMED_REQUEST", InvalidField),
+        ("UNAUTHENTICATED", Unauthenticated),
+        ("ROLE_REQUIRED", RoleRequired),
+        ("RESOURCE_NOT_FOUND", NotFound),
+        ("NO_ELIGIBLE_MODEL", NoEligibleModel),
+        ("ALREADY_EXISTS", AlreadyExists),
+        ("RATE_LIMITED", RateLimited),
+        ("DEADLINE_EXCEEDED", DeadlineExceeded),
+        ("INTERNAL", InternalError),
+    ],
+)
+async def test_each_reason_is_its_exception_and_is_not_tried_again(
+    stand_in: tuple[StandIn, str], route: Route, reason: str, kind: type[LlmrouterError]
+) -> None:
+    servicer, target = stand_in
+    servicer.behave = refuse(reason)
+    with pytest.raises(LlmrouterError) as caught:
+        await route(target, token=TOKEN)
+    error = caught.value
+    assert type(error) is kind
+    assert (error.reason, error.code, error.message) == (reason, CODES[reason], f"no: {reason}")
+    assert (error.metadata, error.request_id, error.retry_after) == ({"a": "b"}, "told", None)
+    assert len(servicer.calls) == 1
+
+
+def test_every_reason_of_the_api_is_tried_or_has_no_class_of_its_own() -> None:
+    reasons = {name.removeprefix("ERROR_REASON_") for name in error_reason_pb2.ErrorReason.keys()}  # noqa: SIM118
+    only_at_the_edge = {"ORIGIN_NOT_ALLOWED", "UNKNOWN_PATH", "BODY_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE"}
+    assert reasons - set(CODES) == only_at_the_edge | {"UNSPECIFIED", "UNAVAILABLE", "UNIMPLEMENTED"}
+
+
+async def test_fields_and_retry_delay_come_along(stand_in: tuple[StandIn, str], route: Route) -> None:
+    servicer, target = stand_in
+    violation = error_details_pb2.BadRequest.FieldViolation(field="a.b", description="is wrong")
+    servicer.behave = refuse(
+        "INVALID_FIELD",
+        error_details_pb2.BadRequest(field_violations=[violation]),
+        error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=42, nanos=500_000_000)),
+    )
+    with pytest.raises(InvalidField) as caught:
+        await route(target, token=TOKEN)
+    assert [(each.field, each.description) for each in caught.value.fields] == [("a.b", "is wrong")]
+    assert caught.value.retry_after == 42.5
+
+
+async def test_a_reason_of_a_newer_server_falls_back_to_the_code(stand_in: tuple[StandIn, str], route: Route) -> None:
+    servicer, target = stand_in
+    servicer.behave = refuse("SOMETHING_NEW", code=grpc.StatusCode.NOT_FOUND)
+    with pytest.raises(NotFound) as caught:
+        await route(target, token=TOKEN)
+    assert caught.value.reason == "SOMETHING_NEW"
+
+
+async def test_an_error_without_details_is_told_by_its_code(stand_in: tuple[StandIn, str], route: Route) -> None:
+    servicer, target = stand_in
+
+    def garbage(context: grpc.ServicerContext, _call: int) -> None:
+        context.set_trailing_metadata((("grpc-status-details-bin", b"\xff\xff garbage"),))
+        context.abort(grpc.StatusCode.PERMISSION_DENIED, "by a proxy")
+
+    servicer.behave = garbage
+    with pytest.raises(RoleRequired) as caught:
+        await route(target, token=TOKEN)
+    assert (caught.value.reason, caught.value.message) == ("", "by a proxy")
+    assert caught.value.request_id == servicer.calls[0]["x-request-id"]
+
+
+async def test_unavailable_is_tried_again_up_to_four_times(stand_in: tuple[StandIn, str], route: Route) -> None:
+    servicer, target = stand_in
+
+    def twice(context: grpc.ServicerContext, call: int) -> None:
+        if call <= 2:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "not yet")
+
+    servicer.behave = twice
+    assert (await route(target, token=TOKEN)).total_options == 3
+    servicer.calls.clear()
+    servicer.behave = lambda context, _call: context.abort(grpc.StatusCode.UNAVAILABLE, "never")
+    with pytest.raises(Unavailable, match="never"):
+        await route(target, token=TOKEN)
+    assert len(servicer.calls) == connection.MAX_ATTEMPTS
+    servicer.calls.clear()
+    with pytest.raises(Unavailable):
+        await route(target, token=TOKEN, retries=False)
+    assert len(servicer.calls) == 1
+
+
+async def test_nobody_listening_is_unavailable(route: Route) -> None:
+    with pytest.raises(Unavailable) as caught:
+        await route("127.0.0.1:1", token=TOKEN, retries=False)
+    assert caught.value.reason == ""
+
+
+async def test_the_deadline_ends_a_call_that_hangs(stand_in: tuple[StandIn, str], route: Route) -> None:
+    servicer, target = stand_in
+    released = threading.Event()
+    servicer.behave = lambda _context, _call: released.wait(10)
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        await route(target, token=TOKEN, timeout=0.2)
+    released.set()
+    assert time.monotonic() - started < 5
+
+
+async def test_cancellation_stays_cancellation(stand_in: tuple[StandIn, str]) -> None:
+    servicer, target = stand_in
+    arrived, released = threading.Event(), threading.Event()
+
+    def hang(_context: grpc.ServicerContext, _call: int) -> None:
+        arrived.set()
+        released.wait(10)
+
+    servicer.behave = hang
+    task = asyncio.create_task(async_route(target, token=TOKEN))
+    await asyncio.to_thread(arrived.wait, 5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    released.set()
+
+
+async def test_the_token_shows_nowhere(stand_in: tuple[StandIn, str], route: Route) -> None:
+    servicer, target = stand_in
+    servicer.behave = refuse("INTERNAL")
+    with pytest.raises(InternalError) as caught:
+        await route(target, token=TOKEN)
+    error = caught.value
+    shown = [repr(error), str(error), "".join(traceback.format_exception(error)), repr(error.__cause__)]
+    shown += [repr(Client(target, token=TOKEN)), str(vars(error.__cause__))]
+    assert not [text for text in shown if "secret" in text]
+
+
+def test_one_client_serves_many_threads(stand_in: tuple[StandIn, str]) -> None:
+    servicer, target = stand_in
+    with Client(target, token=TOKEN) as client, ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(lambda _: client.routing.Route(RouteRequest()), range(200)))
+    assert len(answers) == len(servicer.calls) == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"target": ""}, "target is empty"),
+        ({"target": "localhost:1", "timeout": 0}, "timeout must be"),
+        ({"target": "localhost:1", "timeout": float("nan")}, "timeout must be"),
+        ({"target": "h:1", "insecure": True, "root_certificates": b""}, "exclude each other"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+async def test_arguments_that_make_no_sense_are_refused(
+    kind: type[Client | AsyncClient], arguments: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem):
+        kind(**{"token": TOKEN} | arguments)
+
+
+@pytest.mark.parametrize(
+    ("target", "is_local"),
+    [
+        ("localhost:1", True),
+        ("127.8.8.8:1", True),
+        ("[::1]:1", True),
+        ("unix:/run/x.sock", True),
+        ("dns:///localhost:1", True),
+        ("ipv6:[::1]:1", True),
+        ("router.internal:1", False),
+        ("dns:///router.internal:1", False),
+        ("localhost.example.com:1", False),
+        ("10.0.0.1:1", False),
+        ("0.0.0.0:1", False),
+    ],
+)
+def test_tokens_leave_this_machine_only_encrypted(target: str, is_local: bool) -> None:
+    assert connection.is_local(target) is is_local
+    assert (connection.Connection(target=target).credentials is None) is is_local
+    assert connection.Connection(target=target, insecure=True).credentials is None
+    assert connection.Connection(target=target, root_certificates=b"x").credentials is not None
+
+
+def test_both_clients_have_the_same_services_and_arguments() -> None:
+    ours = {name for name in vars(Client("localhost:1", token=TOKEN)) if not name.startswith("_")}
+    theirs = {"providers", "models", "byok", "settings", "routing", "usage"}
+    assert ours == theirs
+    assert list(inspect.signature(Client).parameters) == list(inspect.signature(AsyncClient).parameters)
+    assert set(llmrouter.__all__) <= set(dir(llmrouter))
