@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from decimal import Decimal
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -22,6 +23,9 @@ DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 500
 MAX_PAGE_TOKEN_CHARS = 2048
 NIL = UUID(int=0)
+ESCAPED_NUL = re.compile(r"(?<!\\)(\\\\)*\\u0000")
+"""NUL as JSON writes it, but not a backslash followed by the letters."""
+MAX_INT64 = 2**63 - 1
 
 
 class Fields:
@@ -100,7 +104,7 @@ class Fields:
             return {}
         if len(encoded) > most_bytes:
             self.wrong(path, f"must be at most {most_bytes} bytes of JSON")
-        if "\\u0000" in encoded:
+        if ESCAPED_NUL.search(encoded):
             self.wrong(path, "must have no NUL characters")  # Postgres cannot store them
         return parsed
 
@@ -138,4 +142,11 @@ def _decode_page_token(value: str) -> list[object] | None:
         keys = json.loads(base64.urlsafe_b64decode(value.encode("ascii")))
     except (ValueError, RecursionError):
         return None
-    return keys if isinstance(keys, list) and "\\x00" not in repr(keys) else None
+    return keys if isinstance(keys, list) and all(_is_storable(key) for key in keys) else None
+
+
+def _is_storable(key: object) -> bool:
+    """Tell whether Postgres can hold a sort key: no NUL, no half of a surrogate pair, no more than 64 bits."""
+    if isinstance(key, str):
+        return not any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in key)
+    return not isinstance(key, int) or abs(key) <= MAX_INT64

@@ -1,0 +1,393 @@
+"""The laws of routing, over generated catalogues: free, equal, huge and zero figures, and empty ones."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from llmrouter_server.catalog.snapshot import CAPABILITIES, CatalogModel, PowerLevel
+from llmrouter_server.routing.eligibility import Exclusion, Need
+from llmrouter_server.routing.scoring import ONE_MILLION_EACH, PRESETS, Tokens, Weights
+from llmrouter_server.routing.selection import Decision, decide
+
+if TYPE_CHECKING:
+    from random import Random
+
+HIGHEST_PRICE = 999_999.9999
+LONGEST_LATENCY = 2**31 - 1
+MOST_TOKENS = 2**32 - 1
+LEVELS = st.sampled_from(PowerLevel)
+# Few different ones, so that equal values meet often.
+PRICES = st.sampled_from([0.0, 0.0001, 0.15, 1.0, 2.5, 75.0, HIGHEST_PRICE]) | st.integers(0, 10**6).map(
+    lambda hundredths_of_cents: hundredths_of_cents / 10_000
+)
+LATENCIES = st.sampled_from([0, 1, 250, 500, LONGEST_LATENCY]) | st.integers(0, 10_000)
+RATINGS = st.sampled_from([0.0, 5.0, 9.99, 10.0]) | st.integers(0, 1000).map(lambda hundredths: hundredths / 100)
+CONTEXTS = st.sampled_from([0, 4096, 32_768, MOST_TOKENS])
+CAPABILITY_SETS = st.frozensets(st.sampled_from(CAPABILITIES[:3]))
+TOKENS = st.just(ONE_MILLION_EACH) | st.builds(Tokens, st.integers(0, MOST_TOKENS), st.integers(0, MOST_TOKENS))
+PROVIDER_IDS = [UUID(int=number) for number in range(1, 5)]
+
+
+@st.composite
+def catalogues(draw: st.DrawFn, *, always_eligible: bool = False) -> list[CatalogModel]:
+    """Generate models with ids of their own; the facts of a provider are the same for all of its models."""
+    providers = {
+        provider_id: {
+            "provider_id": provider_id,
+            "provider_name": f"provider {provider_id.int}",
+            "priority": draw(st.sampled_from([0, 50, 90, 1000])),
+            "requires_byok": not always_eligible and draw(st.booleans()),
+            "provider_enabled": always_eligible or draw(st.integers(0, 4)) > 0,
+        }
+        for provider_id in PROVIDER_IDS
+    }
+    free, alike = draw(st.integers(0, 4)) == 0, draw(st.integers(0, 4)) == 0
+    models = [
+        CatalogModel(
+            model_id=UUID(int=1000 + number),
+            model_name=draw(st.sampled_from(["a", "b", "ü", "Z"])),
+            display_name="",
+            api_endpoint="",
+            power_level=PowerLevel.ECO if always_eligible else draw(LEVELS),
+            input_cost_per_1m=0.0 if free else draw(PRICES),
+            output_cost_per_1m=0.0 if free else draw(PRICES),
+            avg_latency_ms=draw(LATENCIES),
+            quality_rating=draw(RATINGS),
+            max_context_tokens=draw(CONTEXTS),
+            capabilities=draw(CAPABILITY_SETS),
+            model_enabled=always_eligible or draw(st.integers(0, 4)) > 0,
+            **providers[draw(st.sampled_from(PROVIDER_IDS))],
+        )
+        for number in range(draw(st.integers(0, 8)))
+    ]
+    return [replace(models[0], model_id=model.model_id) for model in models] if alike and models else models
+
+
+@st.composite
+def weightings(draw: st.DrawFn) -> Weights:
+    """Generate every kind of weights that a caller may store: each in [0, 1], the sum within 0.001 of 1."""
+    cost = draw(st.integers(0, 1000))
+    latency = draw(st.integers(0, 1000 - cost))
+    quality = 1000 - cost - latency + draw(st.sampled_from([-1, 0, 1]))
+    own = Weights(cost / 1000, latency / 1000, min(max(quality, 0), 1000) / 1000)
+    return draw(st.sampled_from([own, Weights(), *PRESETS.values()]))
+
+
+@dataclass(frozen=True)
+class Case:
+    """All of decide's input."""
+
+    models: list[CatalogModel]
+    need: Need
+    weights: Weights
+    tokens: Tokens
+
+    def decide(self) -> Decision:
+        return decide(self.models, self.need, self.weights, self.tokens)
+
+
+needs = st.builds(
+    Need,
+    power_level=LEVELS,
+    keyed_providers=st.frozensets(st.sampled_from(PROVIDER_IDS)),
+    capabilities=st.just(frozenset()) | CAPABILITY_SETS,
+    context_tokens=st.just(0) | CONTEXTS | CONTEXTS.map(lambda size: size + 1),
+    unhealthy_providers=st.frozensets(st.sampled_from(PROVIDER_IDS)),
+)
+cases = st.builds(Case, catalogues(), needs, weightings(), TOKENS)
+# Every model is a candidate, so that the laws of scores and order are not tried on one or two models.
+open_cases = st.builds(
+    Case, catalogues(always_eligible=True), st.just(Need(PowerLevel.ECO)), weightings(), st.just(ONE_MILLION_EACH)
+)
+
+# Every model meets the need, and health alone decides.
+sick_cases = st.builds(
+    Case,
+    catalogues(always_eligible=True),
+    st.builds(Need, st.just(PowerLevel.ECO), unhealthy_providers=st.frozensets(st.sampled_from(PROVIDER_IDS))),
+    weightings(),
+    TOKENS,
+)
+
+
+def ids(decision: Decision) -> list[UUID]:
+    return [scored.model.model_id for scored in decision.ranked]
+
+
+def scores(decision: Decision) -> list[tuple[UUID, float, float, float, float]]:
+    return [(each.model.model_id, each.composite, each.cost, each.latency, each.quality) for each in decision.ranked]
+
+
+def unmet_needs(model: CatalogModel, need: Need) -> list[Exclusion]:
+    """Return every unmet need but the provider's health, in the order in which they are given as the reason."""
+    unmet = []
+    if not model.model_enabled:
+        unmet.append(Exclusion.MODEL_DISABLED)
+    if not model.provider_enabled:
+        unmet.append(Exclusion.PROVIDER_DISABLED)
+    if model.power_level != need.power_level:
+        unmet.append(Exclusion.POWER_LEVEL)
+    if model.requires_byok and model.provider_id not in need.keyed_providers:
+        unmet.append(Exclusion.KEY_REQUIRED)
+    if need.capabilities - model.capabilities:
+        unmet.append(Exclusion.CAPABILITY_MISSING)
+    if need.context_tokens > model.max_context_tokens:
+        unmet.append(Exclusion.CONTEXT_TOO_SMALL)
+    return unmet
+
+
+@given(cases | open_cases)
+def test_all_scores_lie_between_0_and_1(case: Case) -> None:
+    decision = case.decide()
+    for scored in decision.ranked:
+        for value in (scored.composite, scored.cost, scored.latency, scored.quality):
+            assert 0.0 <= value <= 1.0, scored
+
+
+@given(open_cases)
+def test_the_scores_are_those_of_the_formula_in_exact_arithmetic(case: Case) -> None:
+    costs = {
+        model.model_id: Fraction(model.input_cost_per_1m) + Fraction(model.output_cost_per_1m) for model in case.models
+    }
+    dearest = max(costs.values(), default=Fraction(0))
+    slowest = max((model.avg_latency_ms for model in case.models), default=0)
+    weights = [Fraction(weight) for weight in (case.weights.cost, case.weights.latency, case.weights.quality)]
+    for scored in case.decide().ranked:
+        model = scored.model
+        exact = [
+            1 - costs[model.model_id] / dearest if dearest else Fraction(1),
+            1 - Fraction(model.avg_latency_ms, slowest) if slowest else Fraction(1),
+            Fraction(model.quality_rating) / 10,
+        ]
+        assert [scored.cost, scored.latency, scored.quality] == pytest.approx([float(each) for each in exact], abs=1e-9)
+        composite = sum(weight * each for weight, each in zip(weights, exact, strict=True)) / max(sum(weights), 1)
+        assert scored.composite == pytest.approx(float(composite), abs=1e-9)
+
+
+@given(cases | open_cases, st.randoms(use_true_random=False))
+def test_the_decision_does_not_depend_on_the_order_of_the_catalogue(case: Case, random: Random) -> None:
+    shuffled = list(case.models)
+    random.shuffle(shuffled)
+    one, other = case.decide(), replace(case, models=shuffled).decide()
+    assert one.ranked == other.ranked
+    assert dict(one.excluded) == dict(other.excluded)
+    assert one.degraded == other.degraded
+
+
+@given(cases | sick_cases)
+def test_no_model_is_lost_and_none_is_in_two_places(case: Case) -> None:
+    decision = case.decide()
+    found = ids(decision) + [model.model_id for model, _ in decision.excluded]
+    assert sorted(found) == sorted(model.model_id for model in case.models)
+
+
+@given(cases | sick_cases)
+def test_each_excluded_model_has_the_first_unmet_need_as_its_reason_and_no_other_is_excluded(case: Case) -> None:
+    decision = case.decide()
+    for scored in decision.ranked:
+        assert unmet_needs(scored.model, case.need) == []
+    for model, reason in decision.excluded:
+        unmet = unmet_needs(model, case.need)
+        if unmet:
+            assert reason is unmet[0]
+        else:
+            assert reason is Exclusion.PROVIDER_UNHEALTHY
+            assert model.provider_id in case.need.unhealthy_providers
+            assert decision.ranked
+
+
+@given(cases | sick_cases)
+def test_it_is_degraded_when_and_only_when_all_that_is_left_is_unhealthy(case: Case) -> None:
+    able = [model for model in case.models if not unmet_needs(model, case.need)]
+    healthy = [model for model in able if model.provider_id not in case.need.unhealthy_providers]
+    decision = case.decide()
+    assert decision.degraded == (bool(able) and not healthy)
+    assert sorted(ids(decision)) == sorted(model.model_id for model in healthy or able)
+
+
+@given(cases | sick_cases, st.sampled_from(Exclusion), st.integers(0, 8), PRICES, LATENCIES, RATINGS)
+def test_a_model_that_is_not_eligible_changes_nothing_for_the_others(
+    case: Case, reason: Exclusion, place: int, price: float, latency: int, rating: float
+) -> None:
+    """Add one that meets every need but one, with any price, latency and rating, anywhere in the catalogue."""
+    before = case.decide()
+    assume(reason is not Exclusion.PROVIDER_UNHEALTHY or (before.ranked and not before.degraded))
+    need, newcomer = case.need, UUID(int=99)
+    added = CatalogModel(
+        model_id=UUID(int=5000),
+        provider_id=newcomer,
+        model_name="newcomer",
+        display_name="",
+        provider_name="newcomer",
+        api_endpoint="",
+        power_level=need.power_level,
+        input_cost_per_1m=price,
+        output_cost_per_1m=price,
+        avg_latency_ms=latency,
+        quality_rating=rating,
+        max_context_tokens=need.context_tokens,
+        capabilities=frozenset(need.capabilities),
+        priority=1000,
+        requires_byok=False,
+        model_enabled=True,
+        provider_enabled=True,
+    )
+    match reason:
+        case Exclusion.MODEL_DISABLED:
+            added = replace(added, model_enabled=False)
+        case Exclusion.PROVIDER_DISABLED:
+            added = replace(added, provider_enabled=False)
+        case Exclusion.POWER_LEVEL:
+            added = replace(added, power_level=next(level for level in PowerLevel if level != need.power_level))
+        case Exclusion.KEY_REQUIRED:
+            added = replace(added, requires_byok=True)
+        case Exclusion.CAPABILITY_MISSING:
+            need = replace(need, capabilities=need.capabilities | {"vision"})
+            added = replace(added, capabilities=need.capabilities - {"vision"})
+            before = replace(case, need=need).decide()
+        case Exclusion.CONTEXT_TOO_SMALL:
+            need = replace(need, context_tokens=max(need.context_tokens, 1))
+            added = replace(added, max_context_tokens=need.context_tokens - 1)
+            before = replace(case, need=need).decide()
+        case Exclusion.PROVIDER_UNHEALTHY:
+            need = replace(need, unhealthy_providers=need.unhealthy_providers | {newcomer})
+    models = [*case.models[:place], added, *case.models[place:]]
+    after = replace(case, models=models, need=need).decide()
+    assert after.ranked == before.ranked
+    assert after.degraded == before.degraded
+    assert {**dict(before.excluded), added: reason} == dict(after.excluded)
+
+
+@given(open_cases, st.integers(0, 8), st.data())
+def test_a_model_never_ranks_below_one_that_is_dearer_slower_and_worse(
+    case: Case, place: int, data: st.DataObject
+) -> None:
+    dominated = CatalogModel(
+        model_id=UUID(int=4000),
+        provider_id=PROVIDER_IDS[0],
+        model_name="a",  # first, as its priority is
+        display_name="",
+        provider_name="",
+        api_endpoint="",
+        power_level=PowerLevel.ECO,
+        input_cost_per_1m=data.draw(PRICES.filter(bool)),
+        output_cost_per_1m=data.draw(PRICES.filter(bool)),
+        avg_latency_ms=data.draw(LATENCIES.filter(bool)),
+        quality_rating=data.draw(RATINGS.filter(lambda rating: rating < 10)),
+        max_context_tokens=0,
+        capabilities=frozenset(),
+        priority=1000,
+        requires_byok=False,
+        model_enabled=True,
+        provider_enabled=True,
+    )
+    better = replace(
+        dominated,
+        model_id=UUID(int=5000),
+        model_name="z",
+        priority=0,
+        input_cost_per_1m=data.draw(st.sampled_from([0.0, dominated.input_cost_per_1m - 0.0001])),
+        output_cost_per_1m=data.draw(st.sampled_from([0.0, dominated.output_cost_per_1m - 0.0001])),
+        avg_latency_ms=data.draw(st.integers(0, dominated.avg_latency_ms - 1)),
+        quality_rating=data.draw(st.sampled_from([10.0, dominated.quality_rating + 0.01])),
+    )
+    models = [dominated, *case.models[:place], better, *case.models[place:]]
+    ranked = ids(replace(case, models=models).decide())
+    assert ranked.index(better.model_id) < ranked.index(dominated.model_id)
+
+
+@given(open_cases)
+def test_a_model_never_ranks_below_one_that_is_better_at_nothing(case: Case) -> None:
+    """Equal in some figures and better in others, it is before the other, or tied and named after it."""
+    ranked = [scored.model for scored in case.decide().ranked]
+    for place, lower in enumerate(ranked):
+        for higher in ranked[:place]:
+            assert not (
+                lower.input_cost_per_1m <= higher.input_cost_per_1m
+                and lower.output_cost_per_1m <= higher.output_cost_per_1m
+                and lower.avg_latency_ms <= higher.avg_latency_ms
+                and lower.quality_rating >= higher.quality_rating
+                and lower.priority >= higher.priority
+                and lower.model_name < higher.model_name
+            ), (lower, higher)
+
+
+@given(cases | open_cases, st.integers(-8, 8))
+def test_all_prices_in_another_unit_change_nothing(case: Case, doublings: int) -> None:
+    """Powers of two scale a float exactly, so the scores are the same to the last bit."""
+    scaled = [_with_prices_times(model, 2.0**doublings) for model in case.models]
+    assert scores(replace(case, models=scaled).decide()) == scores(case.decide())
+
+
+@given(open_cases, st.sampled_from([0.001, 0.93, 3, 7.77, 100]))
+def test_all_prices_in_another_currency_change_no_score_by_more_than_rounding(case: Case, rate: float) -> None:
+    scaled = replace(case, models=[_with_prices_times(model, rate) for model in case.models]).decide()
+    before = {scored[0]: scored[1:] for scored in scores(case.decide())}
+    for model_id, *after in scores(scaled):
+        assert after == pytest.approx(before[model_id], abs=1e-12)
+
+
+@given(open_cases)
+def test_all_latencies_in_another_unit_change_nothing(case: Case) -> None:
+    scaled = [replace(model, avg_latency_ms=model.avg_latency_ms * 1024) for model in case.models]
+    assert scores(replace(case, models=scaled).decide()) == scores(case.decide())
+
+
+@given(open_cases)
+def test_the_order_is_that_of_the_composite(case: Case) -> None:
+    ranked = case.decide().ranked
+    for higher, lower in itertools.pairwise(ranked):
+        assert higher.composite >= lower.composite - 1e-12
+
+
+@given(open_cases, st.sampled_from([0, 1, 500]), PRICES)
+def test_ties_are_broken_by_priority_then_rating_then_name_then_id(case: Case, latency: int, price: float) -> None:
+    """With one price and one latency, and quality weighing nothing, all composites are equal."""
+    tied = [
+        replace(model, input_cost_per_1m=price, output_cost_per_1m=price, avg_latency_ms=latency)
+        for model in case.models
+    ]
+    ranked = replace(case, models=tied, weights=Weights(0.5, 0.5, 0.0)).decide().ranked
+    expected = sorted(tied, key=lambda model: str(model.model_id))
+    expected.sort(key=lambda model: model.model_name)
+    expected.sort(key=lambda model: model.quality_rating, reverse=True)
+    expected.sort(key=lambda model: model.priority, reverse=True)
+    assert [scored.model for scored in ranked] == expected
+
+
+@given(open_cases)
+def test_when_all_are_free_and_instant_quality_alone_decides(case: Case) -> None:
+    free = [
+        replace(model, input_cost_per_1m=0.0, output_cost_per_1m=0.0, avg_latency_ms=0, priority=0)
+        for model in case.models
+    ]
+    ranked = replace(case, models=free).decide().ranked
+    assert all(scored.cost == scored.latency == 1.0 for scored in ranked)
+    ratings = [scored.model.quality_rating for scored in ranked]
+    assert ratings == sorted(ratings, reverse=True)
+
+
+@given(open_cases)
+def test_the_dearest_and_the_slowest_score_0_unless_nobody_costs_or_takes_anything(case: Case) -> None:
+    ranked = case.decide().ranked
+    assume(ranked)
+    anyone_costs = any(model.input_cost_per_1m + model.output_cost_per_1m > 0 for model in case.models)
+    anyone_takes_time = any(model.avg_latency_ms > 0 for model in case.models)
+    assert min(scored.cost for scored in ranked) == (0.0 if anyone_costs else 1.0)
+    assert min(scored.latency for scored in ranked) == (0.0 if anyone_takes_time else 1.0)
+
+
+def _with_prices_times(model: CatalogModel, factor: float) -> CatalogModel:
+    return replace(
+        model,
+        input_cost_per_1m=model.input_cost_per_1m * factor,
+        output_cost_per_1m=model.output_cost_per_1m * factor,
+    )
