@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 MAX_SECONDS = 3600
 MAX_COUNT = 1000
+MAX_CACHED_USERS = 10_000_000
+MIN_RETENTION_DAYS, MAX_RETENTION_DAYS = 62, 36_500
 POOL_MIN, POOL_MAX = 5, 20
 FERNET_KEY = re.compile(r"[A-Za-z0-9_-]{43}=")
 
@@ -40,6 +42,18 @@ def _seconds(value: str) -> float:
 def _count(value: str) -> int:
     if not re.fullmatch(r"[0-9]{1,4}", value) or not 1 <= int(value) <= MAX_COUNT:
         raise ValueError(f"must be a whole number from 1 to {MAX_COUNT}")
+    return int(value)
+
+
+def _users(value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,8}", value) or not 1 <= int(value) <= MAX_CACHED_USERS:
+        raise ValueError(f"must be a whole number from 1 to {MAX_CACHED_USERS}")
+    return int(value)
+
+
+def _retention_days(value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", value) or not MIN_RETENTION_DAYS <= int(value) <= MAX_RETENTION_DAYS:
+        raise ValueError(f"must be a whole number from {MIN_RETENTION_DAYS} to {MAX_RETENTION_DAYS}")
     return int(value)
 
 
@@ -120,6 +134,10 @@ class Settings:
     """After SIGTERM, how long health checks say that no more calls are wanted before calls are refused."""
     drain_timeout_s: float = _setting("DRAIN_TIMEOUT_SECONDS", _seconds, default=25.0)
     """How long calls in flight may then take to end."""
+    cached_users: int = _setting("CACHED_USERS", _users, default=100_000)
+    """How many users' settings, keys and spend each process keeps in memory."""
+    usage_retention_days: int = _setting("USAGE_RETENTION_DAYS", _retention_days, default=400)
+    """How long single usage records are kept; whole months, sums stay for ever."""
     allow_private_endpoints: bool = _setting("ALLOW_PRIVATE_ENDPOINTS", _switch, default=False)
     """Whether a provider's endpoint may be a loopback, private or link-local address."""
 

@@ -9,6 +9,7 @@ import grpc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from decimal import Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,27 @@ def already_exists(resource: str, name: str, value: str) -> DomainError:
         grpc.StatusCode.ALREADY_EXISTS,
         f"there is already a {resource} with this {name}",
         {"field": name, "value": value},
+    )
+
+
+def etag_mismatch(resource: str) -> DomainError:
+    """ETAG_MISMATCH: the resource was changed since the etag that was given."""
+    return DomainError(
+        "ETAG_MISMATCH",
+        grpc.StatusCode.ABORTED,
+        f"the {resource} was changed meanwhile: read it again",
+        {"resource": resource},
+    )
+
+
+def budget_exceeded(budget_usd: Decimal, spent_usd: Decimal, retry_after_s: int) -> DomainError:
+    """BUDGET_EXCEEDED: the month's budget is used up; the next month begins after so many seconds."""
+    return DomainError(
+        "BUDGET_EXCEEDED",
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        f"the month's budget of {budget_usd:f} US dollars is used up",
+        {"monthly_budget_usd": f"{budget_usd:f}", "spent_usd": f"{spent_usd:f}"},
+        retry_after_s=retry_after_s,
     )
 
 

@@ -32,6 +32,7 @@ class ProviderKey(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    REFUSED_AT_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """UUID, assigned when it was stored."""
     provider_id: _builtins.str
@@ -54,6 +55,12 @@ class ProviderKey(_message.Message):
     def updated_at(self) -> _timestamp_pb2.Timestamp:
         """When it was last replaced or changed."""
 
+    @_builtins.property
+    def refused_at(self) -> _timestamp_pb2.Timestamp:
+        """When its provider last refused it (401 or 403). It is left out of routing for 15 minutes from then on. Absent: not
+        refused since it was stored, activated or last worked.
+        """
+
     def __init__(
         self,
         *,
@@ -65,10 +72,11 @@ class ProviderKey(_message.Message):
         metadata: _struct_pb2.Struct | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        refused_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "metadata", b"metadata", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "metadata", b"metadata", "refused_at", b"refused_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "is_active", b"is_active", "key_id", b"key_id", "key_prefix", b"key_prefix", "metadata", b"metadata", "provider_id", b"provider_id", "provider_name", b"provider_name", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "is_active", b"is_active", "key_id", b"key_id", "key_prefix", b"key_prefix", "metadata", b"metadata", "provider_id", b"provider_id", "provider_name", b"provider_name", "refused_at", b"refused_at", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

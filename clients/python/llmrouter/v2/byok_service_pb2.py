@@ -28,7 +28,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from llmrouter.v2 import byok_pb2 as llmrouter_dot_v2_dot_byok__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fllmrouter/v2/byok_service.proto\x12\x0cllmrouter.v2\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17llmrouter/v2/byok.proto\"x\n\x0fStoreKeyRequest\x12\x19\n\x0bprovider_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x07\x61pi_key\x18\x02 \x01(\tB\x08\x80\x01\x01\xe2\x41\x02\x02\x04\x12/\n\x08metadata\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x01\"D\n\x0fListKeysRequest\x12\x17\n\tpage_size\x18\x01 \x01(\rB\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"T\n\x10ListKeysResponse\x12\'\n\x04keys\x18\x01 \x03(\x0b\x32\x19.llmrouter.v2.ProviderKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x10\x44\x65leteKeyRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x13\n\x11\x44\x65leteKeyResponse2\xc6\x02\n\x0b\x42yokService\x12\x61\n\x08StoreKey\x12\x1d.llmrouter.v2.StoreKeyRequest\x1a\x19.llmrouter.v2.ProviderKey\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/api/v2/llm/byok:\x01*\x12\x63\n\x08ListKeys\x12\x1d.llmrouter.v2.ListKeysRequest\x1a\x1e.llmrouter.v2.ListKeysResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v2/llm/byok\x12o\n\tDeleteKey\x12\x1e.llmrouter.v2.DeleteKeyRequest\x1a\x1f.llmrouter.v2.DeleteKeyResponse\"!\x82\xd3\xe4\x93\x02\x1b*\x19/api/v2/llm/byok/{key_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fllmrouter/v2/byok_service.proto\x12\x0cllmrouter.v2\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17llmrouter/v2/byok.proto\"x\n\x0fStoreKeyRequest\x12\x19\n\x0bprovider_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x07\x61pi_key\x18\x02 \x01(\tB\x08\x80\x01\x01\xe2\x41\x02\x02\x04\x12/\n\x08metadata\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x01\"D\n\x0fListKeysRequest\x12\x17\n\tpage_size\x18\x01 \x01(\rB\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"T\n\x10ListKeysResponse\x12\'\n\x04keys\x18\x01 \x03(\x0b\x32\x19.llmrouter.v2.ProviderKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x85\x01\n\x10UpdateKeyRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1c\n\tis_active\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12/\n\x08metadata\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x01\x42\x0c\n\n_is_active\"(\n\x10VerifyKeyRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"c\n\x11VerifyKeyResponse\x12)\n\x07verdict\x18\x01 \x01(\x0e\x32\x18.llmrouter.v2.KeyVerdict\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x12\n\nlatency_ms\x18\x03 \x01(\r\"(\n\x10\x44\x65leteKeyRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x13\n\x11\x44\x65leteKeyResponse*v\n\nKeyVerdict\x12\x1b\n\x17KEY_VERDICT_UNSPECIFIED\x10\x00\x12\x15\n\x11KEY_VERDICT_WORKS\x10\x01\x12\x17\n\x13KEY_VERDICT_REFUSED\x10\x02\x12\x1b\n\x17KEY_VERDICT_UNREACHABLE\x10\x03\x32\xaf\x04\n\x0b\x42yokService\x12\x61\n\x08StoreKey\x12\x1d.llmrouter.v2.StoreKeyRequest\x1a\x19.llmrouter.v2.ProviderKey\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/api/v2/llm/byok:\x01*\x12\x63\n\x08ListKeys\x12\x1d.llmrouter.v2.ListKeysRequest\x1a\x1e.llmrouter.v2.ListKeysResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v2/llm/byok\x12l\n\tUpdateKey\x12\x1e.llmrouter.v2.UpdateKeyRequest\x1a\x19.llmrouter.v2.ProviderKey\"$\x82\xd3\xe4\x93\x02\x1e\x1a\x19/api/v2/llm/byok/{key_id}:\x01*\x12y\n\tVerifyKey\x12\x1e.llmrouter.v2.VerifyKeyRequest\x1a\x1f.llmrouter.v2.VerifyKeyResponse\"+\x82\xd3\xe4\x93\x02%\" /api/v2/llm/byok/{key_id}:verify:\x01*\x12o\n\tDeleteKey\x12\x1e.llmrouter.v2.DeleteKeyRequest\x1a\x1f.llmrouter.v2.DeleteKeyResponse\"!\x82\xd3\xe4\x93\x02\x1b*\x19/api/v2/llm/byok/{key_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,24 +45,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTKEYSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
   _globals['_LISTKEYSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTKEYSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATEKEYREQUEST'].fields_by_name['key_id']._loaded_options = None
+  _globals['_UPDATEKEYREQUEST'].fields_by_name['key_id']._serialized_options = b'\342A\001\002'
+  _globals['_UPDATEKEYREQUEST'].fields_by_name['is_active']._loaded_options = None
+  _globals['_UPDATEKEYREQUEST'].fields_by_name['is_active']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATEKEYREQUEST'].fields_by_name['metadata']._loaded_options = None
+  _globals['_UPDATEKEYREQUEST'].fields_by_name['metadata']._serialized_options = b'\342A\001\001'
+  _globals['_VERIFYKEYREQUEST'].fields_by_name['key_id']._loaded_options = None
+  _globals['_VERIFYKEYREQUEST'].fields_by_name['key_id']._serialized_options = b'\342A\001\002'
   _globals['_DELETEKEYREQUEST'].fields_by_name['key_id']._loaded_options = None
   _globals['_DELETEKEYREQUEST'].fields_by_name['key_id']._serialized_options = b'\342A\001\002'
   _globals['_BYOKSERVICE'].methods_by_name['StoreKey']._loaded_options = None
   _globals['_BYOKSERVICE'].methods_by_name['StoreKey']._serialized_options = b'\202\323\344\223\002\025\"\020/api/v2/llm/byok:\001*'
   _globals['_BYOKSERVICE'].methods_by_name['ListKeys']._loaded_options = None
   _globals['_BYOKSERVICE'].methods_by_name['ListKeys']._serialized_options = b'\202\323\344\223\002\022\022\020/api/v2/llm/byok'
+  _globals['_BYOKSERVICE'].methods_by_name['UpdateKey']._loaded_options = None
+  _globals['_BYOKSERVICE'].methods_by_name['UpdateKey']._serialized_options = b'\202\323\344\223\002\036\032\031/api/v2/llm/byok/{key_id}:\001*'
+  _globals['_BYOKSERVICE'].methods_by_name['VerifyKey']._loaded_options = None
+  _globals['_BYOKSERVICE'].methods_by_name['VerifyKey']._serialized_options = b'\202\323\344\223\002%\" /api/v2/llm/byok/{key_id}:verify:\001*'
   _globals['_BYOKSERVICE'].methods_by_name['DeleteKey']._loaded_options = None
   _globals['_BYOKSERVICE'].methods_by_name['DeleteKey']._serialized_options = b'\202\323\344\223\002\033*\031/api/v2/llm/byok/{key_id}'
+  _globals['_KEYVERDICT']._serialized_start=787
+  _globals['_KEYVERDICT']._serialized_end=905
   _globals['_STOREKEYREQUEST']._serialized_start=167
   _globals['_STOREKEYREQUEST']._serialized_end=287
   _globals['_LISTKEYSREQUEST']._serialized_start=289
   _globals['_LISTKEYSREQUEST']._serialized_end=357
   _globals['_LISTKEYSRESPONSE']._serialized_start=359
   _globals['_LISTKEYSRESPONSE']._serialized_end=443
-  _globals['_DELETEKEYREQUEST']._serialized_start=445
-  _globals['_DELETEKEYREQUEST']._serialized_end=485
-  _globals['_DELETEKEYRESPONSE']._serialized_start=487
-  _globals['_DELETEKEYRESPONSE']._serialized_end=506
-  _globals['_BYOKSERVICE']._serialized_start=509
-  _globals['_BYOKSERVICE']._serialized_end=835
+  _globals['_UPDATEKEYREQUEST']._serialized_start=446
+  _globals['_UPDATEKEYREQUEST']._serialized_end=579
+  _globals['_VERIFYKEYREQUEST']._serialized_start=581
+  _globals['_VERIFYKEYREQUEST']._serialized_end=621
+  _globals['_VERIFYKEYRESPONSE']._serialized_start=623
+  _globals['_VERIFYKEYRESPONSE']._serialized_end=722
+  _globals['_DELETEKEYREQUEST']._serialized_start=724
+  _globals['_DELETEKEYREQUEST']._serialized_end=764
+  _globals['_DELETEKEYRESPONSE']._serialized_start=766
+  _globals['_DELETEKEYRESPONSE']._serialized_end=785
+  _globals['_BYOKSERVICE']._serialized_start=908
+  _globals['_BYOKSERVICE']._serialized_end=1467
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from llmrouter.v2 import byok_pb2 as _byok_pb2
 import builtins as _builtins
 import sys
@@ -19,6 +20,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _KeyVerdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _KeyVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyVerdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    KEY_VERDICT_UNSPECIFIED: _KeyVerdict.ValueType  # 0
+    """Never returned."""
+    KEY_VERDICT_WORKS: _KeyVerdict.ValueType  # 1
+    """The provider took it."""
+    KEY_VERDICT_REFUSED: _KeyVerdict.ValueType  # 2
+    """The provider refused it (401 or 403)."""
+    KEY_VERDICT_UNREACHABLE: _KeyVerdict.ValueType  # 3
+    """The provider could not be asked: no connection, no answer in time, or an answer that says nothing of the key."""
+
+class KeyVerdict(_KeyVerdict, metaclass=_KeyVerdictEnumTypeWrapper):
+    """What a provider made of a key."""
+
+KEY_VERDICT_UNSPECIFIED: KeyVerdict.ValueType  # 0
+"""Never returned."""
+KEY_VERDICT_WORKS: KeyVerdict.ValueType  # 1
+"""The provider took it."""
+KEY_VERDICT_REFUSED: KeyVerdict.ValueType  # 2
+"""The provider refused it (401 or 403)."""
+KEY_VERDICT_UNREACHABLE: KeyVerdict.ValueType  # 3
+"""The provider could not be asked: no connection, no answer in time, or an answer that says nothing of the key."""
+Global___KeyVerdict: _TypeAlias = KeyVerdict  # noqa: Y015
 
 @_typing.final
 class StoreKeyRequest(_message.Message):
@@ -105,6 +134,92 @@ class ListKeysResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListKeysResponse: _TypeAlias = ListKeysResponse  # noqa: Y015
+
+@_typing.final
+class UpdateKeyRequest(_message.Message):
+    """Request of UpdateKey. An absent field stays as it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    IS_ACTIVE_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """UUID of the key, from the path."""
+    is_active: _builtins.bool
+    """Whether routing may use it. Activating it also forgets that its provider refused it."""
+    @_builtins.property
+    def metadata(self) -> _struct_pb2.Struct:
+        """New notes, an object of at most 4 KiB as JSON; they replace the old ones as a whole."""
+
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        is_active: _builtins.bool | None = ...,
+        metadata: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "is_active", b"is_active", "metadata", b"metadata"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "is_active", b"is_active", "key_id", b"key_id", "metadata", b"metadata"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__is_active: _TypeAlias = _typing.Literal["is_active"]  # noqa: Y015
+    _WhichOneofArgType__is_active: _TypeAlias = _typing.Literal["_is_active", b"_is_active"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_active) -> _WhichOneofReturnType__is_active | None: ...
+
+Global___UpdateKeyRequest: _TypeAlias = UpdateKeyRequest  # noqa: Y015
+
+@_typing.final
+class VerifyKeyRequest(_message.Message):
+    """Request of VerifyKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """UUID of the key, from the path."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyKeyRequest: _TypeAlias = VerifyKeyRequest  # noqa: Y015
+
+@_typing.final
+class VerifyKeyResponse(_message.Message):
+    """Response of VerifyKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERDICT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    LATENCY_MS_FIELD_NUMBER: _builtins.int
+    verdict: Global___KeyVerdict.ValueType
+    """What came of it."""
+    message: _builtins.str
+    """The same in a sentence for people, without anything the provider wrote."""
+    latency_ms: _builtins.int
+    """How long the provider took to answer, in milliseconds."""
+    def __init__(
+        self,
+        *,
+        verdict: Global___KeyVerdict.ValueType = ...,
+        message: _builtins.str = ...,
+        latency_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["latency_ms", b"latency_ms", "message", b"message", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyKeyResponse: _TypeAlias = VerifyKeyResponse  # noqa: Y015
 
 @_typing.final
 class DeleteKeyRequest(_message.Message):

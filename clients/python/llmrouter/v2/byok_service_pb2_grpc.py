@@ -48,6 +48,16 @@ class ByokServiceStub:
                 request_serializer=llmrouter_dot_v2_dot_byok__service__pb2.ListKeysRequest.SerializeToString,
                 response_deserializer=llmrouter_dot_v2_dot_byok__service__pb2.ListKeysResponse.FromString,
                 _registered_method=True)
+        self.UpdateKey = channel.unary_unary(
+                '/llmrouter.v2.ByokService/UpdateKey',
+                request_serializer=llmrouter_dot_v2_dot_byok__service__pb2.UpdateKeyRequest.SerializeToString,
+                response_deserializer=llmrouter_dot_v2_dot_byok__pb2.ProviderKey.FromString,
+                _registered_method=True)
+        self.VerifyKey = channel.unary_unary(
+                '/llmrouter.v2.ByokService/VerifyKey',
+                request_serializer=llmrouter_dot_v2_dot_byok__service__pb2.VerifyKeyRequest.SerializeToString,
+                response_deserializer=llmrouter_dot_v2_dot_byok__service__pb2.VerifyKeyResponse.FromString,
+                _registered_method=True)
         self.DeleteKey = channel.unary_unary(
                 '/llmrouter.v2.ByokService/DeleteKey',
                 request_serializer=llmrouter_dot_v2_dot_byok__service__pb2.DeleteKeyRequest.SerializeToString,
@@ -80,6 +90,24 @@ class ByokServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateKey(self, request, context):
+        """Activates or deactivates one of the caller's keys, or changes its notes. The key itself is replaced by StoreKey.
+
+        Errors: INVALID_FIELD; RESOURCE_NOT_FOUND when there is no such key or it is another user's; RATE_LIMITED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyKey(self, request, context):
+        """Tries one of the caller's keys at its provider, by asking for the provider's list of models. Takes at most 8 s.
+
+        Errors: INVALID_FIELD; RESOURCE_NOT_FOUND when there is no such key or it is another user's; RATE_LIMITED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteKey(self, request, context):
         """Erases one of the caller's keys for good.
 
@@ -101,6 +129,16 @@ def add_ByokServiceServicer_to_server(servicer, server):
                     servicer.ListKeys,
                     request_deserializer=llmrouter_dot_v2_dot_byok__service__pb2.ListKeysRequest.FromString,
                     response_serializer=llmrouter_dot_v2_dot_byok__service__pb2.ListKeysResponse.SerializeToString,
+            ),
+            'UpdateKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateKey,
+                    request_deserializer=llmrouter_dot_v2_dot_byok__service__pb2.UpdateKeyRequest.FromString,
+                    response_serializer=llmrouter_dot_v2_dot_byok__pb2.ProviderKey.SerializeToString,
+            ),
+            'VerifyKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyKey,
+                    request_deserializer=llmrouter_dot_v2_dot_byok__service__pb2.VerifyKeyRequest.FromString,
+                    response_serializer=llmrouter_dot_v2_dot_byok__service__pb2.VerifyKeyResponse.SerializeToString,
             ),
             'DeleteKey': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteKey,
@@ -165,6 +203,60 @@ class ByokService:
             '/llmrouter.v2.ByokService/ListKeys',
             llmrouter_dot_v2_dot_byok__service__pb2.ListKeysRequest.SerializeToString,
             llmrouter_dot_v2_dot_byok__service__pb2.ListKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmrouter.v2.ByokService/UpdateKey',
+            llmrouter_dot_v2_dot_byok__service__pb2.UpdateKeyRequest.SerializeToString,
+            llmrouter_dot_v2_dot_byok__pb2.ProviderKey.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmrouter.v2.ByokService/VerifyKey',
+            llmrouter_dot_v2_dot_byok__service__pb2.VerifyKeyRequest.SerializeToString,
+            llmrouter_dot_v2_dot_byok__service__pb2.VerifyKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,16 @@ class ByokServiceStub:
 
     Errors: INVALID_FIELD for a page_size or page_token out of range.
     """
+    UpdateKey: _grpc.UnaryUnaryMultiCallable[_byok_service_pb2.UpdateKeyRequest, _byok_pb2.ProviderKey]
+    """Activates or deactivates one of the caller's keys, or changes its notes. The key itself is replaced by StoreKey.
+
+    Errors: INVALID_FIELD; RESOURCE_NOT_FOUND when there is no such key or it is another user's; RATE_LIMITED.
+    """
+    VerifyKey: _grpc.UnaryUnaryMultiCallable[_byok_service_pb2.VerifyKeyRequest, _byok_service_pb2.VerifyKeyResponse]
+    """Tries one of the caller's keys at its provider, by asking for the provider's list of models. Takes at most 8 s.
+
+    Errors: INVALID_FIELD; RESOURCE_NOT_FOUND when there is no such key or it is another user's; RATE_LIMITED.
+    """
     DeleteKey: _grpc.UnaryUnaryMultiCallable[_byok_service_pb2.DeleteKeyRequest, _byok_service_pb2.DeleteKeyResponse]
     """Erases one of the caller's keys for good.
 
@@ -72,6 +82,16 @@ class ByokServiceAsyncStub(ByokServiceStub):
     """Lists the caller's keys by provider name.
 
     Errors: INVALID_FIELD for a page_size or page_token out of range.
+    """
+    UpdateKey: _aio.UnaryUnaryMultiCallable[_byok_service_pb2.UpdateKeyRequest, _byok_pb2.ProviderKey]  # type: ignore[assignment]
+    """Activates or deactivates one of the caller's keys, or changes its notes. The key itself is replaced by StoreKey.
+
+    Errors: INVALID_FIELD; RESOURCE_NOT_FOUND when there is no such key or it is another user's; RATE_LIMITED.
+    """
+    VerifyKey: _aio.UnaryUnaryMultiCallable[_byok_service_pb2.VerifyKeyRequest, _byok_service_pb2.VerifyKeyResponse]  # type: ignore[assignment]
+    """Tries one of the caller's keys at its provider, by asking for the provider's list of models. Takes at most 8 s.
+
+    Errors: INVALID_FIELD; RESOURCE_NOT_FOUND when there is no such key or it is another user's; RATE_LIMITED.
     """
     DeleteKey: _aio.UnaryUnaryMultiCallable[_byok_service_pb2.DeleteKeyRequest, _byok_service_pb2.DeleteKeyResponse]  # type: ignore[assignment]
     """Erases one of the caller's keys for good.
@@ -106,6 +126,28 @@ class ByokServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the caller's keys by provider name.
 
         Errors: INVALID_FIELD for a page_size or page_token out of range.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateKey(
+        self,
+        request: _byok_service_pb2.UpdateKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_byok_pb2.ProviderKey, _abc.Awaitable[_byok_pb2.ProviderKey]]:
+        """Activates or deactivates one of the caller's keys, or changes its notes. The key itself is replaced by StoreKey.
+
+        Errors: INVALID_FIELD; RESOURCE_NOT_FOUND when there is no such key or it is another user's; RATE_LIMITED.
+        """
+
+    @_abc_1.abstractmethod
+    def VerifyKey(
+        self,
+        request: _byok_service_pb2.VerifyKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_byok_service_pb2.VerifyKeyResponse, _abc.Awaitable[_byok_service_pb2.VerifyKeyResponse]]:
+        """Tries one of the caller's keys at its provider, by asking for the provider's list of models. Takes at most 8 s.
+
+        Errors: INVALID_FIELD; RESOURCE_NOT_FOUND when there is no such key or it is another user's; RATE_LIMITED.
         """
 
     @_abc_1.abstractmethod

@@ -85,6 +85,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_UNIMPLEMENTED: _ErrorReason.ValueType  # 16
     """The RPC does not exist on this server. HTTP 501. Sample message: "no such RPC"."""
+    ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 17
+    """The resource was changed since the etag that was given: read it again. HTTP 409.
+    Sample: {"reason": "ETAG_MISMATCH", "metadata": {"resource": "provider"}}.
+    """
+    ERROR_REASON_BUDGET_EXCEEDED: _ErrorReason.ValueType  # 18
+    """The month's budget is used up, and the user's settings say `reject`. `google.rpc.RetryInfo` and the header
+    `retry-after` say when the next month begins. HTTP 429.
+    Sample: {"reason": "BUDGET_EXCEEDED", "metadata": {"monthly_budget_usd": "50", "spent_usd": "50.12"}}.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a request failed. Every error carries exactly one reason, in `google.rpc.ErrorInfo.reason` without the
@@ -154,4 +163,13 @@ Sample message: "internal error; quote the request id when you report it".
 """
 ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 16
 """The RPC does not exist on this server. HTTP 501. Sample message: "no such RPC"."""
+ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 17
+"""The resource was changed since the etag that was given: read it again. HTTP 409.
+Sample: {"reason": "ETAG_MISMATCH", "metadata": {"resource": "provider"}}.
+"""
+ERROR_REASON_BUDGET_EXCEEDED: ErrorReason.ValueType  # 18
+"""The month's budget is used up, and the user's settings say `reject`. `google.rpc.RetryInfo` and the header
+`retry-after` say when the next month begins. HTTP 429.
+Sample: {"reason": "BUDGET_EXCEEDED", "metadata": {"monthly_budget_usd": "50", "spent_usd": "50.12"}}.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from llmrouter.v2 import power_level_pb2 as llmrouter_dot_v2_dot_power__level__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18llmrouter/v2/model.proto\x12\x0cllmrouter.v2\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ellmrouter/v2/power_level.proto\"\xdd\x03\n\x05Model\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x13\n\x0bprovider_id\x18\x02 \x01(\t\x12\x15\n\rprovider_name\x18\x03 \x01(\t\x12\x12\n\nmodel_name\x18\x04 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x05 \x01(\t\x12-\n\x0bpower_level\x18\x06 \x01(\x0e\x32\x18.llmrouter.v2.PowerLevel\x12\x19\n\x11input_cost_per_1m\x18\x07 \x01(\x01\x12\x1a\n\x12output_cost_per_1m\x18\x08 \x01(\x01\x12\x16\n\x0e\x61vg_latency_ms\x18\t \x01(\r\x12\x15\n\rquality_score\x18\n \x01(\x01\x12\x1a\n\x12supports_streaming\x18\x0b \x01(\x08\x12\x1a\n\x12max_context_tokens\x18\x0c \x01(\r\x12\x14\n\x0c\x63\x61pabilities\x18\r \x03(\t\x12\x12\n\nis_enabled\x18\x0e \x01(\x08\x12\x15\n\rrequires_byok\x18\x0f \x01(\x08\x12.\n\ncreated_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18llmrouter/v2/model.proto\x12\x0cllmrouter.v2\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ellmrouter/v2/power_level.proto\"\xeb\x03\n\x05Model\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x13\n\x0bprovider_id\x18\x02 \x01(\t\x12\x15\n\rprovider_name\x18\x03 \x01(\t\x12\x12\n\nmodel_name\x18\x04 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x05 \x01(\t\x12-\n\x0bpower_level\x18\x06 \x01(\x0e\x32\x18.llmrouter.v2.PowerLevel\x12\x19\n\x11input_cost_per_1m\x18\x07 \x01(\x01\x12\x1a\n\x12output_cost_per_1m\x18\x08 \x01(\x01\x12\x16\n\x0e\x61vg_latency_ms\x18\t \x01(\r\x12\x15\n\rquality_score\x18\n \x01(\x01\x12\x1a\n\x12supports_streaming\x18\x0b \x01(\x08\x12\x1a\n\x12max_context_tokens\x18\x0c \x01(\r\x12\x14\n\x0c\x63\x61pabilities\x18\r \x03(\t\x12\x12\n\nis_enabled\x18\x0e \x01(\x08\x12\x15\n\rrequires_byok\x18\x0f \x01(\x08\x12.\n\ncreated_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x12 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,5 +34,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'llmrouter.v2.model_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODEL']._serialized_start=108
-  _globals['_MODEL']._serialized_end=585
+  _globals['_MODEL']._serialized_end=599
 # @@protoc_insertion_point(module_scope)

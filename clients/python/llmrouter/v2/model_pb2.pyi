@@ -43,6 +43,7 @@ class Model(_message.Message):
     REQUIRES_BYOK_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """UUID, assigned on creation."""
     provider_id: _builtins.str
@@ -71,6 +72,10 @@ class Model(_message.Message):
     """Whether the model itself is enabled. It takes part in routing when its provider is enabled too."""
     requires_byok: _builtins.bool
     """Whether its provider needs a key of the user's own."""
+    etag: _builtins.str
+    """Changes with every change of the model. Give it back with an update, and the update fails with ETAG_MISMATCH when
+    somebody else was faster.
+    """
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What it can do: any of `chat`, `code`, `vision`, `tools`, `json`, `reasoning`, `streaming`."""
@@ -103,10 +108,11 @@ class Model(_message.Message):
         requires_byok: _builtins.bool = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg_latency_ms", b"avg_latency_ms", "capabilities", b"capabilities", "created_at", b"created_at", "display_name", b"display_name", "input_cost_per_1m", b"input_cost_per_1m", "is_enabled", b"is_enabled", "max_context_tokens", b"max_context_tokens", "model_id", b"model_id", "model_name", b"model_name", "output_cost_per_1m", b"output_cost_per_1m", "power_level", b"power_level", "provider_id", b"provider_id", "provider_name", b"provider_name", "quality_score", b"quality_score", "requires_byok", b"requires_byok", "supports_streaming", b"supports_streaming", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg_latency_ms", b"avg_latency_ms", "capabilities", b"capabilities", "created_at", b"created_at", "display_name", b"display_name", "etag", b"etag", "input_cost_per_1m", b"input_cost_per_1m", "is_enabled", b"is_enabled", "max_context_tokens", b"max_context_tokens", "model_id", b"model_id", "model_name", b"model_name", "output_cost_per_1m", b"output_cost_per_1m", "power_level", b"power_level", "provider_id", b"provider_id", "provider_name", b"provider_name", "quality_score", b"quality_score", "requires_byok", b"requires_byok", "supports_streaming", b"supports_streaming", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,6 +30,7 @@ class ListModelsRequest(_message.Message):
     PROVIDER_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    INCLUDE_DISABLED_FIELD_NUMBER: _builtins.int
     power_level: _power_level_pb2.PowerLevel.ValueType
     """Only models of this level. Default: all."""
     provider_id: _builtins.str
@@ -38,6 +39,8 @@ class ListModelsRequest(_message.Message):
     """The most models in one answer, 1 to 500. Default (0) 100."""
     page_token: _builtins.str
     """The `next_page_token` of the answer before; empty for the first page."""
+    include_disabled: _builtins.bool
+    """Also disabled models, and those of disabled providers. Needs the role admin. Default false."""
     def __init__(
         self,
         *,
@@ -45,10 +48,11 @@ class ListModelsRequest(_message.Message):
         provider_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        include_disabled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "power_level", b"power_level", "provider_id", b"provider_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_disabled", b"include_disabled", "page_size", b"page_size", "page_token", b"page_token", "power_level", b"power_level", "provider_id", b"provider_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -81,3 +85,259 @@ class ListModelsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
+
+@_typing.final
+class GetModelRequest(_message.Message):
+    """Request of GetModel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    """UUID of the model, from the path."""
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetModelRequest: _TypeAlias = GetModelRequest  # noqa: Y015
+
+@_typing.final
+class CreateModelRequest(_message.Message):
+    """Request of CreateModel. The ranges are those of Model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    POWER_LEVEL_FIELD_NUMBER: _builtins.int
+    INPUT_COST_PER_1M_FIELD_NUMBER: _builtins.int
+    OUTPUT_COST_PER_1M_FIELD_NUMBER: _builtins.int
+    AVG_LATENCY_MS_FIELD_NUMBER: _builtins.int
+    QUALITY_SCORE_FIELD_NUMBER: _builtins.int
+    SUPPORTS_STREAMING_FIELD_NUMBER: _builtins.int
+    MAX_CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    IS_ENABLED_FIELD_NUMBER: _builtins.int
+    provider_id: _builtins.str
+    """UUID of its provider."""
+    model_name: _builtins.str
+    """The provider's own identifier of the model, 1 to 200 characters, unique within the provider."""
+    display_name: _builtins.str
+    """The name to show to people, 1 to 200 characters. Default: model_name."""
+    power_level: _power_level_pb2.PowerLevel.ValueType
+    """Its power level."""
+    input_cost_per_1m: _builtins.float
+    """US dollars per million input tokens, 0 to 999,999 with at most 4 decimals. Default 0."""
+    output_cost_per_1m: _builtins.float
+    """US dollars per million output tokens, 0 to 999,999 with at most 4 decimals. Default 0."""
+    avg_latency_ms: _builtins.int
+    """Typical latency of an answer, 0 to 3,600,000 milliseconds. Default 500."""
+    quality_score: _builtins.float
+    """Quality rating, 0 to 10 with at most 2 decimals. Default 5."""
+    supports_streaming: _builtins.bool
+    """Whether it can stream its answer. Default true."""
+    max_context_tokens: _builtins.int
+    """The most tokens of prompt and answer together, 1 to 1,000,000,000. Default 4096."""
+    is_enabled: _builtins.bool
+    """Whether it takes part in routing. Default true."""
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it can do: any of `chat`, `code`, `vision`, `tools`, `json`, `reasoning`, `streaming`. `streaming` follows
+        supports_streaming. Default: none but that.
+        """
+
+    def __init__(
+        self,
+        *,
+        provider_id: _builtins.str = ...,
+        model_name: _builtins.str = ...,
+        display_name: _builtins.str | None = ...,
+        power_level: _power_level_pb2.PowerLevel.ValueType = ...,
+        input_cost_per_1m: _builtins.float | None = ...,
+        output_cost_per_1m: _builtins.float | None = ...,
+        avg_latency_ms: _builtins.int | None = ...,
+        quality_score: _builtins.float | None = ...,
+        supports_streaming: _builtins.bool | None = ...,
+        max_context_tokens: _builtins.int | None = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        is_enabled: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_avg_latency_ms", b"_avg_latency_ms", "_display_name", b"_display_name", "_input_cost_per_1m", b"_input_cost_per_1m", "_is_enabled", b"_is_enabled", "_max_context_tokens", b"_max_context_tokens", "_output_cost_per_1m", b"_output_cost_per_1m", "_quality_score", b"_quality_score", "_supports_streaming", b"_supports_streaming", "avg_latency_ms", b"avg_latency_ms", "display_name", b"display_name", "input_cost_per_1m", b"input_cost_per_1m", "is_enabled", b"is_enabled", "max_context_tokens", b"max_context_tokens", "output_cost_per_1m", b"output_cost_per_1m", "quality_score", b"quality_score", "supports_streaming", b"supports_streaming"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_avg_latency_ms", b"_avg_latency_ms", "_display_name", b"_display_name", "_input_cost_per_1m", b"_input_cost_per_1m", "_is_enabled", b"_is_enabled", "_max_context_tokens", b"_max_context_tokens", "_output_cost_per_1m", b"_output_cost_per_1m", "_quality_score", b"_quality_score", "_supports_streaming", b"_supports_streaming", "avg_latency_ms", b"avg_latency_ms", "capabilities", b"capabilities", "display_name", b"display_name", "input_cost_per_1m", b"input_cost_per_1m", "is_enabled", b"is_enabled", "max_context_tokens", b"max_context_tokens", "model_name", b"model_name", "output_cost_per_1m", b"output_cost_per_1m", "power_level", b"power_level", "provider_id", b"provider_id", "quality_score", b"quality_score", "supports_streaming", b"supports_streaming"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__avg_latency_ms: _TypeAlias = _typing.Literal["avg_latency_ms"]  # noqa: Y015
+    _WhichOneofArgType__avg_latency_ms: _TypeAlias = _typing.Literal["_avg_latency_ms", b"_avg_latency_ms"]  # noqa: Y015
+    _WhichOneofReturnType__display_name: _TypeAlias = _typing.Literal["display_name"]  # noqa: Y015
+    _WhichOneofArgType__display_name: _TypeAlias = _typing.Literal["_display_name", b"_display_name"]  # noqa: Y015
+    _WhichOneofReturnType__input_cost_per_1m: _TypeAlias = _typing.Literal["input_cost_per_1m"]  # noqa: Y015
+    _WhichOneofArgType__input_cost_per_1m: _TypeAlias = _typing.Literal["_input_cost_per_1m", b"_input_cost_per_1m"]  # noqa: Y015
+    _WhichOneofReturnType__is_enabled: _TypeAlias = _typing.Literal["is_enabled"]  # noqa: Y015
+    _WhichOneofArgType__is_enabled: _TypeAlias = _typing.Literal["_is_enabled", b"_is_enabled"]  # noqa: Y015
+    _WhichOneofReturnType__max_context_tokens: _TypeAlias = _typing.Literal["max_context_tokens"]  # noqa: Y015
+    _WhichOneofArgType__max_context_tokens: _TypeAlias = _typing.Literal["_max_context_tokens", b"_max_context_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__output_cost_per_1m: _TypeAlias = _typing.Literal["output_cost_per_1m"]  # noqa: Y015
+    _WhichOneofArgType__output_cost_per_1m: _TypeAlias = _typing.Literal["_output_cost_per_1m", b"_output_cost_per_1m"]  # noqa: Y015
+    _WhichOneofReturnType__quality_score: _TypeAlias = _typing.Literal["quality_score"]  # noqa: Y015
+    _WhichOneofArgType__quality_score: _TypeAlias = _typing.Literal["_quality_score", b"_quality_score"]  # noqa: Y015
+    _WhichOneofReturnType__supports_streaming: _TypeAlias = _typing.Literal["supports_streaming"]  # noqa: Y015
+    _WhichOneofArgType__supports_streaming: _TypeAlias = _typing.Literal["_supports_streaming", b"_supports_streaming"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__avg_latency_ms) -> _WhichOneofReturnType__avg_latency_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__display_name) -> _WhichOneofReturnType__display_name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__input_cost_per_1m) -> _WhichOneofReturnType__input_cost_per_1m | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_enabled) -> _WhichOneofReturnType__is_enabled | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_context_tokens) -> _WhichOneofReturnType__max_context_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__output_cost_per_1m) -> _WhichOneofReturnType__output_cost_per_1m | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quality_score) -> _WhichOneofReturnType__quality_score | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__supports_streaming) -> _WhichOneofReturnType__supports_streaming | None: ...
+
+Global___CreateModelRequest: _TypeAlias = CreateModelRequest  # noqa: Y015
+
+@_typing.final
+class UpdateModelRequest(_message.Message):
+    """Request of UpdateModel. An absent field stays as it is; a model never changes its provider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    POWER_LEVEL_FIELD_NUMBER: _builtins.int
+    INPUT_COST_PER_1M_FIELD_NUMBER: _builtins.int
+    OUTPUT_COST_PER_1M_FIELD_NUMBER: _builtins.int
+    AVG_LATENCY_MS_FIELD_NUMBER: _builtins.int
+    QUALITY_SCORE_FIELD_NUMBER: _builtins.int
+    SUPPORTS_STREAMING_FIELD_NUMBER: _builtins.int
+    MAX_CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    IS_ENABLED_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    """UUID of the model, from the path."""
+    model_name: _builtins.str
+    """New identifier."""
+    display_name: _builtins.str
+    """New name to show."""
+    power_level: _power_level_pb2.PowerLevel.ValueType
+    """New power level."""
+    input_cost_per_1m: _builtins.float
+    """New price of input tokens."""
+    output_cost_per_1m: _builtins.float
+    """New price of output tokens."""
+    avg_latency_ms: _builtins.int
+    """New typical latency."""
+    quality_score: _builtins.float
+    """New quality rating."""
+    supports_streaming: _builtins.bool
+    """Whether it can stream."""
+    max_context_tokens: _builtins.int
+    """New context size."""
+    is_enabled: _builtins.bool
+    """Enable or disable."""
+    etag: _builtins.str
+    """The etag of the model as it was read: the change is made only if it is still that. Default: whatever it is."""
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """New capabilities; given, they replace the old ones as a whole. An empty list leaves them as they are."""
+
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        model_name: _builtins.str | None = ...,
+        display_name: _builtins.str | None = ...,
+        power_level: _power_level_pb2.PowerLevel.ValueType = ...,
+        input_cost_per_1m: _builtins.float | None = ...,
+        output_cost_per_1m: _builtins.float | None = ...,
+        avg_latency_ms: _builtins.int | None = ...,
+        quality_score: _builtins.float | None = ...,
+        supports_streaming: _builtins.bool | None = ...,
+        max_context_tokens: _builtins.int | None = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        is_enabled: _builtins.bool | None = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_avg_latency_ms", b"_avg_latency_ms", "_display_name", b"_display_name", "_input_cost_per_1m", b"_input_cost_per_1m", "_is_enabled", b"_is_enabled", "_max_context_tokens", b"_max_context_tokens", "_model_name", b"_model_name", "_output_cost_per_1m", b"_output_cost_per_1m", "_quality_score", b"_quality_score", "_supports_streaming", b"_supports_streaming", "avg_latency_ms", b"avg_latency_ms", "display_name", b"display_name", "input_cost_per_1m", b"input_cost_per_1m", "is_enabled", b"is_enabled", "max_context_tokens", b"max_context_tokens", "model_name", b"model_name", "output_cost_per_1m", b"output_cost_per_1m", "quality_score", b"quality_score", "supports_streaming", b"supports_streaming"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_avg_latency_ms", b"_avg_latency_ms", "_display_name", b"_display_name", "_input_cost_per_1m", b"_input_cost_per_1m", "_is_enabled", b"_is_enabled", "_max_context_tokens", b"_max_context_tokens", "_model_name", b"_model_name", "_output_cost_per_1m", b"_output_cost_per_1m", "_quality_score", b"_quality_score", "_supports_streaming", b"_supports_streaming", "avg_latency_ms", b"avg_latency_ms", "capabilities", b"capabilities", "display_name", b"display_name", "etag", b"etag", "input_cost_per_1m", b"input_cost_per_1m", "is_enabled", b"is_enabled", "max_context_tokens", b"max_context_tokens", "model_id", b"model_id", "model_name", b"model_name", "output_cost_per_1m", b"output_cost_per_1m", "power_level", b"power_level", "quality_score", b"quality_score", "supports_streaming", b"supports_streaming"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__avg_latency_ms: _TypeAlias = _typing.Literal["avg_latency_ms"]  # noqa: Y015
+    _WhichOneofArgType__avg_latency_ms: _TypeAlias = _typing.Literal["_avg_latency_ms", b"_avg_latency_ms"]  # noqa: Y015
+    _WhichOneofReturnType__display_name: _TypeAlias = _typing.Literal["display_name"]  # noqa: Y015
+    _WhichOneofArgType__display_name: _TypeAlias = _typing.Literal["_display_name", b"_display_name"]  # noqa: Y015
+    _WhichOneofReturnType__input_cost_per_1m: _TypeAlias = _typing.Literal["input_cost_per_1m"]  # noqa: Y015
+    _WhichOneofArgType__input_cost_per_1m: _TypeAlias = _typing.Literal["_input_cost_per_1m", b"_input_cost_per_1m"]  # noqa: Y015
+    _WhichOneofReturnType__is_enabled: _TypeAlias = _typing.Literal["is_enabled"]  # noqa: Y015
+    _WhichOneofArgType__is_enabled: _TypeAlias = _typing.Literal["_is_enabled", b"_is_enabled"]  # noqa: Y015
+    _WhichOneofReturnType__max_context_tokens: _TypeAlias = _typing.Literal["max_context_tokens"]  # noqa: Y015
+    _WhichOneofArgType__max_context_tokens: _TypeAlias = _typing.Literal["_max_context_tokens", b"_max_context_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__model_name: _TypeAlias = _typing.Literal["model_name"]  # noqa: Y015
+    _WhichOneofArgType__model_name: _TypeAlias = _typing.Literal["_model_name", b"_model_name"]  # noqa: Y015
+    _WhichOneofReturnType__output_cost_per_1m: _TypeAlias = _typing.Literal["output_cost_per_1m"]  # noqa: Y015
+    _WhichOneofArgType__output_cost_per_1m: _TypeAlias = _typing.Literal["_output_cost_per_1m", b"_output_cost_per_1m"]  # noqa: Y015
+    _WhichOneofReturnType__quality_score: _TypeAlias = _typing.Literal["quality_score"]  # noqa: Y015
+    _WhichOneofArgType__quality_score: _TypeAlias = _typing.Literal["_quality_score", b"_quality_score"]  # noqa: Y015
+    _WhichOneofReturnType__supports_streaming: _TypeAlias = _typing.Literal["supports_streaming"]  # noqa: Y015
+    _WhichOneofArgType__supports_streaming: _TypeAlias = _typing.Literal["_supports_streaming", b"_supports_streaming"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__avg_latency_ms) -> _WhichOneofReturnType__avg_latency_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__display_name) -> _WhichOneofReturnType__display_name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__input_cost_per_1m) -> _WhichOneofReturnType__input_cost_per_1m | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_enabled) -> _WhichOneofReturnType__is_enabled | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_context_tokens) -> _WhichOneofReturnType__max_context_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__model_name) -> _WhichOneofReturnType__model_name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__output_cost_per_1m) -> _WhichOneofReturnType__output_cost_per_1m | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quality_score) -> _WhichOneofReturnType__quality_score | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__supports_streaming) -> _WhichOneofReturnType__supports_streaming | None: ...
+
+Global___UpdateModelRequest: _TypeAlias = UpdateModelRequest  # noqa: Y015
+
+@_typing.final
+class DisableModelRequest(_message.Message):
+    """Request of DisableModel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    """UUID of the model, from the path."""
+    etag: _builtins.str
+    """As in UpdateModelRequest."""
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "model_id", b"model_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisableModelRequest: _TypeAlias = DisableModelRequest  # noqa: Y015

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from llmrouter.v2 import model_pb2 as llmrouter_dot_v2_dot_model__pb2
 from llmrouter.v2 import model_service_pb2 as llmrouter_dot_v2_dot_model__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -26,8 +27,8 @@ if _version_not_supported:
 
 
 class ModelServiceStub:
-    """The models of the catalogue. For every user; every RPC can also fail with UNAUTHENTICATED, UNAVAILABLE or
-    DEADLINE_EXCEEDED.
+    """The models of the catalogue. Reading is for every user, changing needs the role admin. Every RPC can also fail with
+    UNAUTHENTICATED, ROLE_REQUIRED, UNAVAILABLE or DEADLINE_EXCEEDED.
     """
 
     def __init__(self, channel):
@@ -41,11 +42,31 @@ class ModelServiceStub:
                 request_serializer=llmrouter_dot_v2_dot_model__service__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=llmrouter_dot_v2_dot_model__service__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.GetModel = channel.unary_unary(
+                '/llmrouter.v2.ModelService/GetModel',
+                request_serializer=llmrouter_dot_v2_dot_model__service__pb2.GetModelRequest.SerializeToString,
+                response_deserializer=llmrouter_dot_v2_dot_model__pb2.Model.FromString,
+                _registered_method=True)
+        self.CreateModel = channel.unary_unary(
+                '/llmrouter.v2.ModelService/CreateModel',
+                request_serializer=llmrouter_dot_v2_dot_model__service__pb2.CreateModelRequest.SerializeToString,
+                response_deserializer=llmrouter_dot_v2_dot_model__pb2.Model.FromString,
+                _registered_method=True)
+        self.UpdateModel = channel.unary_unary(
+                '/llmrouter.v2.ModelService/UpdateModel',
+                request_serializer=llmrouter_dot_v2_dot_model__service__pb2.UpdateModelRequest.SerializeToString,
+                response_deserializer=llmrouter_dot_v2_dot_model__pb2.Model.FromString,
+                _registered_method=True)
+        self.DisableModel = channel.unary_unary(
+                '/llmrouter.v2.ModelService/DisableModel',
+                request_serializer=llmrouter_dot_v2_dot_model__service__pb2.DisableModelRequest.SerializeToString,
+                response_deserializer=llmrouter_dot_v2_dot_model__pb2.Model.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
-    """The models of the catalogue. For every user; every RPC can also fail with UNAUTHENTICATED, UNAVAILABLE or
-    DEADLINE_EXCEEDED.
+    """The models of the catalogue. Reading is for every user, changing needs the role admin. Every RPC can also fail with
+    UNAUTHENTICATED, ROLE_REQUIRED, UNAVAILABLE or DEADLINE_EXCEEDED.
     """
 
     def ListModels(self, request, context):
@@ -53,6 +74,45 @@ class ModelServiceServicer:
 
         Errors: INVALID_FIELD for a provider_id that is no UUID, or a page_size or page_token out of range. A provider_id
         that does not exist gives an empty list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModel(self, request, context):
+        """Returns a model, enabled or not.
+
+        Errors: INVALID_FIELD; RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateModel(self, request, context):
+        """Creates a model. Answers HTTP 201.
+
+        Errors: INVALID_FIELD; RESOURCE_NOT_FOUND when there is no such provider; ALREADY_EXISTS when the provider has a
+        model of this name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateModel(self, request, context):
+        """Changes the given fields of a model and leaves the others as they are. What was used before keeps its price.
+
+        Errors: INVALID_FIELD; RESOURCE_NOT_FOUND; ALREADY_EXISTS when the provider has a model of the new name;
+        ETAG_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DisableModel(self, request, context):
+        """Disables a model: it takes no part in routing until it is enabled again. Nothing is erased; doing it twice is no
+        error.
+
+        Errors: INVALID_FIELD; RESOURCE_NOT_FOUND; ETAG_MISMATCH.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -66,6 +126,26 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     request_deserializer=llmrouter_dot_v2_dot_model__service__pb2.ListModelsRequest.FromString,
                     response_serializer=llmrouter_dot_v2_dot_model__service__pb2.ListModelsResponse.SerializeToString,
             ),
+            'GetModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModel,
+                    request_deserializer=llmrouter_dot_v2_dot_model__service__pb2.GetModelRequest.FromString,
+                    response_serializer=llmrouter_dot_v2_dot_model__pb2.Model.SerializeToString,
+            ),
+            'CreateModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateModel,
+                    request_deserializer=llmrouter_dot_v2_dot_model__service__pb2.CreateModelRequest.FromString,
+                    response_serializer=llmrouter_dot_v2_dot_model__pb2.Model.SerializeToString,
+            ),
+            'UpdateModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateModel,
+                    request_deserializer=llmrouter_dot_v2_dot_model__service__pb2.UpdateModelRequest.FromString,
+                    response_serializer=llmrouter_dot_v2_dot_model__pb2.Model.SerializeToString,
+            ),
+            'DisableModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisableModel,
+                    request_deserializer=llmrouter_dot_v2_dot_model__service__pb2.DisableModelRequest.FromString,
+                    response_serializer=llmrouter_dot_v2_dot_model__pb2.Model.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'llmrouter.v2.ModelService', rpc_method_handlers)
@@ -75,8 +155,8 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
-    """The models of the catalogue. For every user; every RPC can also fail with UNAUTHENTICATED, UNAVAILABLE or
-    DEADLINE_EXCEEDED.
+    """The models of the catalogue. Reading is for every user, changing needs the role admin. Every RPC can also fail with
+    UNAUTHENTICATED, ROLE_REQUIRED, UNAVAILABLE or DEADLINE_EXCEEDED.
     """
 
     @staticmethod
@@ -96,6 +176,114 @@ class ModelService:
             '/llmrouter.v2.ModelService/ListModels',
             llmrouter_dot_v2_dot_model__service__pb2.ListModelsRequest.SerializeToString,
             llmrouter_dot_v2_dot_model__service__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmrouter.v2.ModelService/GetModel',
+            llmrouter_dot_v2_dot_model__service__pb2.GetModelRequest.SerializeToString,
+            llmrouter_dot_v2_dot_model__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmrouter.v2.ModelService/CreateModel',
+            llmrouter_dot_v2_dot_model__service__pb2.CreateModelRequest.SerializeToString,
+            llmrouter_dot_v2_dot_model__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmrouter.v2.ModelService/UpdateModel',
+            llmrouter_dot_v2_dot_model__service__pb2.UpdateModelRequest.SerializeToString,
+            llmrouter_dot_v2_dot_model__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisableModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmrouter.v2.ModelService/DisableModel',
+            llmrouter_dot_v2_dot_model__service__pb2.DisableModelRequest.SerializeToString,
+            llmrouter_dot_v2_dot_model__pb2.Model.FromString,
             options,
             channel_credentials,
             insecure,

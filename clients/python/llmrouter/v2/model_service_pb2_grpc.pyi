@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from llmrouter.v2 import model_pb2 as _model_pb2
 from llmrouter.v2 import model_service_pb2 as _model_service_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -27,8 +28,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelServiceStub:
-    """The models of the catalogue. For every user; every RPC can also fail with UNAUTHENTICATED, UNAVAILABLE or
-    DEADLINE_EXCEEDED.
+    """The models of the catalogue. Reading is for every user, changing needs the role admin. Every RPC can also fail with
+    UNAUTHENTICATED, ROLE_REQUIRED, UNAVAILABLE or DEADLINE_EXCEEDED.
     """
 
     @_typing.overload
@@ -41,11 +42,34 @@ class ModelServiceStub:
     Errors: INVALID_FIELD for a provider_id that is no UUID, or a page_size or page_token out of range. A provider_id
     that does not exist gives an empty list.
     """
+    GetModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_pb2.Model]
+    """Returns a model, enabled or not.
+
+    Errors: INVALID_FIELD; RESOURCE_NOT_FOUND.
+    """
+    CreateModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.CreateModelRequest, _model_pb2.Model]
+    """Creates a model. Answers HTTP 201.
+
+    Errors: INVALID_FIELD; RESOURCE_NOT_FOUND when there is no such provider; ALREADY_EXISTS when the provider has a
+    model of this name.
+    """
+    UpdateModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelRequest, _model_pb2.Model]
+    """Changes the given fields of a model and leaves the others as they are. What was used before keeps its price.
+
+    Errors: INVALID_FIELD; RESOURCE_NOT_FOUND; ALREADY_EXISTS when the provider has a model of the new name;
+    ETAG_MISMATCH.
+    """
+    DisableModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DisableModelRequest, _model_pb2.Model]
+    """Disables a model: it takes no part in routing until it is enabled again. Nothing is erased; doing it twice is no
+    error.
+
+    Errors: INVALID_FIELD; RESOURCE_NOT_FOUND; ETAG_MISMATCH.
+    """
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
-    """The models of the catalogue. For every user; every RPC can also fail with UNAUTHENTICATED, UNAVAILABLE or
-    DEADLINE_EXCEEDED.
+    """The models of the catalogue. Reading is for every user, changing needs the role admin. Every RPC can also fail with
+    UNAUTHENTICATED, ROLE_REQUIRED, UNAVAILABLE or DEADLINE_EXCEEDED.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -55,10 +79,33 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Errors: INVALID_FIELD for a provider_id that is no UUID, or a page_size or page_token out of range. A provider_id
     that does not exist gives an empty list.
     """
+    GetModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_pb2.Model]  # type: ignore[assignment]
+    """Returns a model, enabled or not.
+
+    Errors: INVALID_FIELD; RESOURCE_NOT_FOUND.
+    """
+    CreateModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.CreateModelRequest, _model_pb2.Model]  # type: ignore[assignment]
+    """Creates a model. Answers HTTP 201.
+
+    Errors: INVALID_FIELD; RESOURCE_NOT_FOUND when there is no such provider; ALREADY_EXISTS when the provider has a
+    model of this name.
+    """
+    UpdateModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelRequest, _model_pb2.Model]  # type: ignore[assignment]
+    """Changes the given fields of a model and leaves the others as they are. What was used before keeps its price.
+
+    Errors: INVALID_FIELD; RESOURCE_NOT_FOUND; ALREADY_EXISTS when the provider has a model of the new name;
+    ETAG_MISMATCH.
+    """
+    DisableModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DisableModelRequest, _model_pb2.Model]  # type: ignore[assignment]
+    """Disables a model: it takes no part in routing until it is enabled again. Nothing is erased; doing it twice is no
+    error.
+
+    Errors: INVALID_FIELD; RESOURCE_NOT_FOUND; ETAG_MISMATCH.
+    """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The models of the catalogue. For every user; every RPC can also fail with UNAUTHENTICATED, UNAVAILABLE or
-    DEADLINE_EXCEEDED.
+    """The models of the catalogue. Reading is for every user, changing needs the role admin. Every RPC can also fail with
+    UNAUTHENTICATED, ROLE_REQUIRED, UNAVAILABLE or DEADLINE_EXCEEDED.
     """
 
     @_abc_1.abstractmethod
@@ -71,6 +118,53 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_FIELD for a provider_id that is no UUID, or a page_size or page_token out of range. A provider_id
         that does not exist gives an empty list.
+        """
+
+    @_abc_1.abstractmethod
+    def GetModel(
+        self,
+        request: _model_service_pb2.GetModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.Model, _abc.Awaitable[_model_pb2.Model]]:
+        """Returns a model, enabled or not.
+
+        Errors: INVALID_FIELD; RESOURCE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateModel(
+        self,
+        request: _model_service_pb2.CreateModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.Model, _abc.Awaitable[_model_pb2.Model]]:
+        """Creates a model. Answers HTTP 201.
+
+        Errors: INVALID_FIELD; RESOURCE_NOT_FOUND when there is no such provider; ALREADY_EXISTS when the provider has a
+        model of this name.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateModel(
+        self,
+        request: _model_service_pb2.UpdateModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.Model, _abc.Awaitable[_model_pb2.Model]]:
+        """Changes the given fields of a model and leaves the others as they are. What was used before keeps its price.
+
+        Errors: INVALID_FIELD; RESOURCE_NOT_FOUND; ALREADY_EXISTS when the provider has a model of the new name;
+        ETAG_MISMATCH.
+        """
+
+    @_abc_1.abstractmethod
+    def DisableModel(
+        self,
+        request: _model_service_pb2.DisableModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.Model, _abc.Awaitable[_model_pb2.Model]]:
+        """Disables a model: it takes no part in routing until it is enabled again. Nothing is erased; doing it twice is no
+        error.
+
+        Errors: INVALID_FIELD; RESOURCE_NOT_FOUND; ETAG_MISMATCH.
         """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

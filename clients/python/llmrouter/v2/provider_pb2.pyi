@@ -35,6 +35,8 @@ class Provider(_message.Message):
     MODEL_COUNT_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    HAS_PLATFORM_KEY_FIELD_NUMBER: _builtins.int
     provider_id: _builtins.str
     """UUID, assigned on creation."""
     name: _builtins.str
@@ -53,6 +55,12 @@ class Provider(_message.Message):
     """0 to 1000; the higher one wins between models with equal composite scores."""
     model_count: _builtins.int
     """How many enabled models it has."""
+    etag: _builtins.str
+    """Changes with every change of the provider. Give it back with an update, and the update fails with ETAG_MISMATCH
+    when somebody else was faster.
+    """
+    has_platform_key: _builtins.bool
+    """Whether the operator has stored a platform key for it. The key itself is never returned."""
     @_builtins.property
     def config(self) -> _struct_pb2.Struct:
         """Free-form settings, an object of at most 16 KiB as JSON. Never put a credential here."""
@@ -79,10 +87,12 @@ class Provider(_message.Message):
         model_count: _builtins.int = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
+        has_platform_key: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "created_at", b"created_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_endpoint", b"api_endpoint", "config", b"config", "created_at", b"created_at", "is_enabled", b"is_enabled", "model_count", b"model_count", "name", b"name", "priority", b"priority", "provider_id", b"provider_id", "provider_type", b"provider_type", "requires_byok", b"requires_byok", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_endpoint", b"api_endpoint", "config", b"config", "created_at", b"created_at", "etag", b"etag", "has_platform_key", b"has_platform_key", "is_enabled", b"is_enabled", "model_count", b"model_count", "name", b"name", "priority", b"priority", "provider_id", b"provider_id", "provider_type", b"provider_type", "requires_byok", b"requires_byok", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

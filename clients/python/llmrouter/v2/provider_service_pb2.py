@@ -28,7 +28,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from llmrouter.v2 import provider_pb2 as llmrouter_dot_v2_dot_provider__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#llmrouter/v2/provider_service.proto\x12\x0cllmrouter.v2\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1bllmrouter/v2/provider.proto\"e\n\x14ListProvidersRequest\x12\x1a\n\x0c\x65nabled_only\x18\x01 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x02 \x01(\rB\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"[\n\x15ListProvidersResponse\x12)\n\tproviders\x18\x01 \x03(\x0b\x32\x16.llmrouter.v2.Provider\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9f\x02\n\x15\x43reateProviderRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\rprovider_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x61pi_endpoint\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12 \n\rrequires_byok\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x1d\n\nis_enabled\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x1b\n\x08priority\x18\x06 \x01(\rB\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12-\n\x06\x63onfig\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x01\x42\x10\n\x0e_requires_byokB\r\n\x0b_is_enabledB\x0b\n\t_priority\"\xf5\x02\n\x15UpdateProviderRequest\x12\x19\n\x0bprovider_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12 \n\rprovider_type\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x1f\n\x0c\x61pi_endpoint\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12 \n\rrequires_byok\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x03\x88\x01\x01\x12\x1d\n\nis_enabled\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x04\x88\x01\x01\x12\x1b\n\x08priority\x18\x07 \x01(\rB\x04\xe2\x41\x01\x01H\x05\x88\x01\x01\x12-\n\x06\x63onfig\x18\x08 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x01\x42\x07\n\x05_nameB\x10\n\x0e_provider_typeB\x0f\n\r_api_endpointB\x10\n\x0e_requires_byokB\r\n\x0b_is_enabledB\x0b\n\t_priority\"3\n\x16\x44isableProviderRequest\x12\x19\n\x0bprovider_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\xf8\x03\n\x0fProviderService\x12w\n\rListProviders\x12\".llmrouter.v2.ListProvidersRequest\x1a#.llmrouter.v2.ListProvidersResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v2/llm/providers\x12o\n\x0e\x43reateProvider\x12#.llmrouter.v2.CreateProviderRequest\x1a\x16.llmrouter.v2.Provider\" \x82\xd3\xe4\x93\x02\x1a\"\x15/api/v2/llm/providers:\x01*\x12}\n\x0eUpdateProvider\x12#.llmrouter.v2.UpdateProviderRequest\x1a\x16.llmrouter.v2.Provider\".\x82\xd3\xe4\x93\x02(\x1a#/api/v2/llm/providers/{provider_id}:\x01*\x12|\n\x0f\x44isableProvider\x12$.llmrouter.v2.DisableProviderRequest\x1a\x16.llmrouter.v2.Provider\"+\x82\xd3\xe4\x93\x02%*#/api/v2/llm/providers/{provider_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#llmrouter/v2/provider_service.proto\x12\x0cllmrouter.v2\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1bllmrouter/v2/provider.proto\"e\n\x14ListProvidersRequest\x12\x1a\n\x0c\x65nabled_only\x18\x01 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x02 \x01(\rB\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"[\n\x15ListProvidersResponse\x12)\n\tproviders\x18\x01 \x03(\x0b\x32\x16.llmrouter.v2.Provider\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9f\x02\n\x15\x43reateProviderRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\rprovider_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x61pi_endpoint\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12 \n\rrequires_byok\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x1d\n\nis_enabled\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x1b\n\x08priority\x18\x06 \x01(\rB\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12-\n\x06\x63onfig\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x01\x42\x10\n\x0e_requires_byokB\r\n\x0b_is_enabledB\x0b\n\t_priority\"\x89\x03\n\x15UpdateProviderRequest\x12\x19\n\x0bprovider_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12 \n\rprovider_type\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x1f\n\x0c\x61pi_endpoint\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12 \n\rrequires_byok\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x03\x88\x01\x01\x12\x1d\n\nis_enabled\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x04\x88\x01\x01\x12\x1b\n\x08priority\x18\x07 \x01(\rB\x04\xe2\x41\x01\x01H\x05\x88\x01\x01\x12-\n\x06\x63onfig\x18\x08 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x01\x12\x12\n\x04\x65tag\x18\t \x01(\tB\x04\xe2\x41\x01\x01\x42\x07\n\x05_nameB\x10\n\x0e_provider_typeB\x0f\n\r_api_endpointB\x10\n\x0e_requires_byokB\r\n\x0b_is_enabledB\x0b\n\t_priority\"G\n\x16\x44isableProviderRequest\x12\x19\n\x0bprovider_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"/\n\x12GetProviderRequest\x12\x19\n\x0bprovider_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"M\n\x15SetPlatformKeyRequest\x12\x19\n\x0bprovider_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x07\x61pi_key\x18\x02 \x01(\tB\x08\x80\x01\x01\xe2\x41\x02\x02\x04\"5\n\x18\x44\x65letePlatformKeyRequest\x12\x19\n\x0bprovider_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\x8b\x07\n\x0fProviderService\x12w\n\rListProviders\x12\".llmrouter.v2.ListProvidersRequest\x1a#.llmrouter.v2.ListProvidersResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v2/llm/providers\x12t\n\x0bGetProvider\x12 .llmrouter.v2.GetProviderRequest\x1a\x16.llmrouter.v2.Provider\"+\x82\xd3\xe4\x93\x02%\x12#/api/v2/llm/providers/{provider_id}\x12o\n\x0e\x43reateProvider\x12#.llmrouter.v2.CreateProviderRequest\x1a\x16.llmrouter.v2.Provider\" \x82\xd3\xe4\x93\x02\x1a\"\x15/api/v2/llm/providers:\x01*\x12}\n\x0eUpdateProvider\x12#.llmrouter.v2.UpdateProviderRequest\x1a\x16.llmrouter.v2.Provider\".\x82\xd3\xe4\x93\x02(\x1a#/api/v2/llm/providers/{provider_id}:\x01*\x12|\n\x0f\x44isableProvider\x12$.llmrouter.v2.DisableProviderRequest\x1a\x16.llmrouter.v2.Provider\"+\x82\xd3\xe4\x93\x02%*#/api/v2/llm/providers/{provider_id}\x12\x8a\x01\n\x0eSetPlatformKey\x12#.llmrouter.v2.SetPlatformKeyRequest\x1a\x16.llmrouter.v2.Provider\";\x82\xd3\xe4\x93\x02\x35\x1a\x30/api/v2/llm/providers/{provider_id}/platform-key:\x01*\x12\x8d\x01\n\x11\x44\x65letePlatformKey\x12&.llmrouter.v2.DeletePlatformKeyRequest\x1a\x16.llmrouter.v2.Provider\"8\x82\xd3\xe4\x93\x02\x32*0/api/v2/llm/providers/{provider_id}/platform-keyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -71,16 +71,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEPROVIDERREQUEST'].fields_by_name['priority']._serialized_options = b'\342A\001\001'
   _globals['_UPDATEPROVIDERREQUEST'].fields_by_name['config']._loaded_options = None
   _globals['_UPDATEPROVIDERREQUEST'].fields_by_name['config']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATEPROVIDERREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_UPDATEPROVIDERREQUEST'].fields_by_name['etag']._serialized_options = b'\342A\001\001'
   _globals['_DISABLEPROVIDERREQUEST'].fields_by_name['provider_id']._loaded_options = None
   _globals['_DISABLEPROVIDERREQUEST'].fields_by_name['provider_id']._serialized_options = b'\342A\001\002'
+  _globals['_DISABLEPROVIDERREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_DISABLEPROVIDERREQUEST'].fields_by_name['etag']._serialized_options = b'\342A\001\001'
+  _globals['_GETPROVIDERREQUEST'].fields_by_name['provider_id']._loaded_options = None
+  _globals['_GETPROVIDERREQUEST'].fields_by_name['provider_id']._serialized_options = b'\342A\001\002'
+  _globals['_SETPLATFORMKEYREQUEST'].fields_by_name['provider_id']._loaded_options = None
+  _globals['_SETPLATFORMKEYREQUEST'].fields_by_name['provider_id']._serialized_options = b'\342A\001\002'
+  _globals['_SETPLATFORMKEYREQUEST'].fields_by_name['api_key']._loaded_options = None
+  _globals['_SETPLATFORMKEYREQUEST'].fields_by_name['api_key']._serialized_options = b'\200\001\001\342A\002\002\004'
+  _globals['_DELETEPLATFORMKEYREQUEST'].fields_by_name['provider_id']._loaded_options = None
+  _globals['_DELETEPLATFORMKEYREQUEST'].fields_by_name['provider_id']._serialized_options = b'\342A\001\002'
   _globals['_PROVIDERSERVICE'].methods_by_name['ListProviders']._loaded_options = None
   _globals['_PROVIDERSERVICE'].methods_by_name['ListProviders']._serialized_options = b'\202\323\344\223\002\027\022\025/api/v2/llm/providers'
+  _globals['_PROVIDERSERVICE'].methods_by_name['GetProvider']._loaded_options = None
+  _globals['_PROVIDERSERVICE'].methods_by_name['GetProvider']._serialized_options = b'\202\323\344\223\002%\022#/api/v2/llm/providers/{provider_id}'
   _globals['_PROVIDERSERVICE'].methods_by_name['CreateProvider']._loaded_options = None
   _globals['_PROVIDERSERVICE'].methods_by_name['CreateProvider']._serialized_options = b'\202\323\344\223\002\032\"\025/api/v2/llm/providers:\001*'
   _globals['_PROVIDERSERVICE'].methods_by_name['UpdateProvider']._loaded_options = None
   _globals['_PROVIDERSERVICE'].methods_by_name['UpdateProvider']._serialized_options = b'\202\323\344\223\002(\032#/api/v2/llm/providers/{provider_id}:\001*'
   _globals['_PROVIDERSERVICE'].methods_by_name['DisableProvider']._loaded_options = None
   _globals['_PROVIDERSERVICE'].methods_by_name['DisableProvider']._serialized_options = b'\202\323\344\223\002%*#/api/v2/llm/providers/{provider_id}'
+  _globals['_PROVIDERSERVICE'].methods_by_name['SetPlatformKey']._loaded_options = None
+  _globals['_PROVIDERSERVICE'].methods_by_name['SetPlatformKey']._serialized_options = b'\202\323\344\223\0025\0320/api/v2/llm/providers/{provider_id}/platform-key:\001*'
+  _globals['_PROVIDERSERVICE'].methods_by_name['DeletePlatformKey']._loaded_options = None
+  _globals['_PROVIDERSERVICE'].methods_by_name['DeletePlatformKey']._serialized_options = b'\202\323\344\223\0022*0/api/v2/llm/providers/{provider_id}/platform-key'
   _globals['_LISTPROVIDERSREQUEST']._serialized_start=175
   _globals['_LISTPROVIDERSREQUEST']._serialized_end=276
   _globals['_LISTPROVIDERSRESPONSE']._serialized_start=278
@@ -88,9 +106,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEPROVIDERREQUEST']._serialized_start=372
   _globals['_CREATEPROVIDERREQUEST']._serialized_end=659
   _globals['_UPDATEPROVIDERREQUEST']._serialized_start=662
-  _globals['_UPDATEPROVIDERREQUEST']._serialized_end=1035
-  _globals['_DISABLEPROVIDERREQUEST']._serialized_start=1037
-  _globals['_DISABLEPROVIDERREQUEST']._serialized_end=1088
-  _globals['_PROVIDERSERVICE']._serialized_start=1091
-  _globals['_PROVIDERSERVICE']._serialized_end=1595
+  _globals['_UPDATEPROVIDERREQUEST']._serialized_end=1055
+  _globals['_DISABLEPROVIDERREQUEST']._serialized_start=1057
+  _globals['_DISABLEPROVIDERREQUEST']._serialized_end=1128
+  _globals['_GETPROVIDERREQUEST']._serialized_start=1130
+  _globals['_GETPROVIDERREQUEST']._serialized_end=1177
+  _globals['_SETPLATFORMKEYREQUEST']._serialized_start=1179
+  _globals['_SETPLATFORMKEYREQUEST']._serialized_end=1256
+  _globals['_DELETEPLATFORMKEYREQUEST']._serialized_start=1258
+  _globals['_DELETEPLATFORMKEYREQUEST']._serialized_end=1311
+  _globals['_PROVIDERSERVICE']._serialized_start=1314
+  _globals['_PROVIDERSERVICE']._serialized_end=2221
 # @@protoc_insertion_point(module_scope)

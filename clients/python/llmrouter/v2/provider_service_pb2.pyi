@@ -153,6 +153,7 @@ class UpdateProviderRequest(_message.Message):
     IS_ENABLED_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     provider_id: _builtins.str
     """UUID of the provider, from the path."""
     name: _builtins.str
@@ -167,6 +168,8 @@ class UpdateProviderRequest(_message.Message):
     """Enable or disable."""
     priority: _builtins.int
     """New priority."""
+    etag: _builtins.str
+    """The etag of the provider as it was read: the change is made only if it is still that. Default: whatever it is."""
     @_builtins.property
     def config(self) -> _struct_pb2.Struct:
         """New settings; they replace the old ones as a whole."""
@@ -182,10 +185,11 @@ class UpdateProviderRequest(_message.Message):
         is_enabled: _builtins.bool | None = ...,
         priority: _builtins.int | None = ...,
         config: _struct_pb2.Struct | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_api_endpoint", b"_api_endpoint", "_is_enabled", b"_is_enabled", "_name", b"_name", "_priority", b"_priority", "_provider_type", b"_provider_type", "_requires_byok", b"_requires_byok", "api_endpoint", b"api_endpoint", "config", b"config", "is_enabled", b"is_enabled", "name", b"name", "priority", b"priority", "provider_type", b"provider_type", "requires_byok", b"requires_byok"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_api_endpoint", b"_api_endpoint", "_is_enabled", b"_is_enabled", "_name", b"_name", "_priority", b"_priority", "_provider_type", b"_provider_type", "_requires_byok", b"_requires_byok", "api_endpoint", b"api_endpoint", "config", b"config", "is_enabled", b"is_enabled", "name", b"name", "priority", b"priority", "provider_id", b"provider_id", "provider_type", b"provider_type", "requires_byok", b"requires_byok"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_api_endpoint", b"_api_endpoint", "_is_enabled", b"_is_enabled", "_name", b"_name", "_priority", b"_priority", "_provider_type", b"_provider_type", "_requires_byok", b"_requires_byok", "api_endpoint", b"api_endpoint", "config", b"config", "etag", b"etag", "is_enabled", b"is_enabled", "name", b"name", "priority", b"priority", "provider_id", b"provider_id", "provider_type", b"provider_type", "requires_byok", b"requires_byok"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__api_endpoint: _TypeAlias = _typing.Literal["api_endpoint"]  # noqa: Y015
     _WhichOneofArgType__api_endpoint: _TypeAlias = _typing.Literal["_api_endpoint", b"_api_endpoint"]  # noqa: Y015
@@ -221,6 +225,32 @@ class DisableProviderRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    provider_id: _builtins.str
+    """UUID of the provider, from the path."""
+    etag: _builtins.str
+    """As in UpdateProviderRequest."""
+    def __init__(
+        self,
+        *,
+        provider_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "provider_id", b"provider_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisableProviderRequest: _TypeAlias = DisableProviderRequest  # noqa: Y015
+
+@_typing.final
+class GetProviderRequest(_message.Message):
+    """Request of GetProvider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
     provider_id: _builtins.str
     """UUID of the provider, from the path."""
     def __init__(
@@ -234,4 +264,52 @@ class DisableProviderRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DisableProviderRequest: _TypeAlias = DisableProviderRequest  # noqa: Y015
+Global___GetProviderRequest: _TypeAlias = GetProviderRequest  # noqa: Y015
+
+@_typing.final
+class SetPlatformKeyRequest(_message.Message):
+    """Request of SetPlatformKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    API_KEY_FIELD_NUMBER: _builtins.int
+    provider_id: _builtins.str
+    """UUID of the provider, from the path."""
+    api_key: _builtins.str
+    """The key, 16 to 512 printable ASCII characters without spaces; white space around it is removed."""
+    def __init__(
+        self,
+        *,
+        provider_id: _builtins.str = ...,
+        api_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "provider_id", b"provider_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetPlatformKeyRequest: _TypeAlias = SetPlatformKeyRequest  # noqa: Y015
+
+@_typing.final
+class DeletePlatformKeyRequest(_message.Message):
+    """Request of DeletePlatformKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    provider_id: _builtins.str
+    """UUID of the provider, from the path."""
+    def __init__(
+        self,
+        *,
+        provider_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["provider_id", b"provider_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePlatformKeyRequest: _TypeAlias = DeletePlatformKeyRequest  # noqa: Y015

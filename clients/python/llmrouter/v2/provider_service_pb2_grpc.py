@@ -42,6 +42,11 @@ class ProviderServiceStub:
                 request_serializer=llmrouter_dot_v2_dot_provider__service__pb2.ListProvidersRequest.SerializeToString,
                 response_deserializer=llmrouter_dot_v2_dot_provider__service__pb2.ListProvidersResponse.FromString,
                 _registered_method=True)
+        self.GetProvider = channel.unary_unary(
+                '/llmrouter.v2.ProviderService/GetProvider',
+                request_serializer=llmrouter_dot_v2_dot_provider__service__pb2.GetProviderRequest.SerializeToString,
+                response_deserializer=llmrouter_dot_v2_dot_provider__pb2.Provider.FromString,
+                _registered_method=True)
         self.CreateProvider = channel.unary_unary(
                 '/llmrouter.v2.ProviderService/CreateProvider',
                 request_serializer=llmrouter_dot_v2_dot_provider__service__pb2.CreateProviderRequest.SerializeToString,
@@ -55,6 +60,16 @@ class ProviderServiceStub:
         self.DisableProvider = channel.unary_unary(
                 '/llmrouter.v2.ProviderService/DisableProvider',
                 request_serializer=llmrouter_dot_v2_dot_provider__service__pb2.DisableProviderRequest.SerializeToString,
+                response_deserializer=llmrouter_dot_v2_dot_provider__pb2.Provider.FromString,
+                _registered_method=True)
+        self.SetPlatformKey = channel.unary_unary(
+                '/llmrouter.v2.ProviderService/SetPlatformKey',
+                request_serializer=llmrouter_dot_v2_dot_provider__service__pb2.SetPlatformKeyRequest.SerializeToString,
+                response_deserializer=llmrouter_dot_v2_dot_provider__pb2.Provider.FromString,
+                _registered_method=True)
+        self.DeletePlatformKey = channel.unary_unary(
+                '/llmrouter.v2.ProviderService/DeletePlatformKey',
+                request_serializer=llmrouter_dot_v2_dot_provider__service__pb2.DeletePlatformKeyRequest.SerializeToString,
                 response_deserializer=llmrouter_dot_v2_dot_provider__pb2.Provider.FromString,
                 _registered_method=True)
 
@@ -73,6 +88,15 @@ class ProviderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetProvider(self, request, context):
+        """Returns a provider.
+
+        Errors: INVALID_FIELD; RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateProvider(self, request, context):
         """Creates a provider. Answers HTTP 201.
 
@@ -85,7 +109,7 @@ class ProviderServiceServicer:
     def UpdateProvider(self, request, context):
         """Changes the given fields of a provider and leaves the others as they are.
 
-        Errors: INVALID_FIELD; RESOURCE_NOT_FOUND; ALREADY_EXISTS when the new name is taken.
+        Errors: INVALID_FIELD; RESOURCE_NOT_FOUND; ALREADY_EXISTS when the new name is taken; ETAG_MISMATCH.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -94,6 +118,25 @@ class ProviderServiceServicer:
     def DisableProvider(self, request, context):
         """Disables a provider: it takes no part in routing until it is enabled again. Nothing is erased; doing it twice is
         no error.
+
+        Errors: INVALID_FIELD; RESOURCE_NOT_FOUND; ETAG_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetPlatformKey(self, request, context):
+        """Stores the operator's own key for a provider, encrypted, in place of the one before. It pays for every user without
+        an active key of their own, at providers that need no BYOK. It cannot be read back.
+
+        Errors: INVALID_FIELD; RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeletePlatformKey(self, request, context):
+        """Erases the operator's own key for a provider; when there is none, that is no error.
 
         Errors: INVALID_FIELD; RESOURCE_NOT_FOUND.
         """
@@ -109,6 +152,11 @@ def add_ProviderServiceServicer_to_server(servicer, server):
                     request_deserializer=llmrouter_dot_v2_dot_provider__service__pb2.ListProvidersRequest.FromString,
                     response_serializer=llmrouter_dot_v2_dot_provider__service__pb2.ListProvidersResponse.SerializeToString,
             ),
+            'GetProvider': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProvider,
+                    request_deserializer=llmrouter_dot_v2_dot_provider__service__pb2.GetProviderRequest.FromString,
+                    response_serializer=llmrouter_dot_v2_dot_provider__pb2.Provider.SerializeToString,
+            ),
             'CreateProvider': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateProvider,
                     request_deserializer=llmrouter_dot_v2_dot_provider__service__pb2.CreateProviderRequest.FromString,
@@ -122,6 +170,16 @@ def add_ProviderServiceServicer_to_server(servicer, server):
             'DisableProvider': grpc.unary_unary_rpc_method_handler(
                     servicer.DisableProvider,
                     request_deserializer=llmrouter_dot_v2_dot_provider__service__pb2.DisableProviderRequest.FromString,
+                    response_serializer=llmrouter_dot_v2_dot_provider__pb2.Provider.SerializeToString,
+            ),
+            'SetPlatformKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPlatformKey,
+                    request_deserializer=llmrouter_dot_v2_dot_provider__service__pb2.SetPlatformKeyRequest.FromString,
+                    response_serializer=llmrouter_dot_v2_dot_provider__pb2.Provider.SerializeToString,
+            ),
+            'DeletePlatformKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePlatformKey,
+                    request_deserializer=llmrouter_dot_v2_dot_provider__service__pb2.DeletePlatformKeyRequest.FromString,
                     response_serializer=llmrouter_dot_v2_dot_provider__pb2.Provider.SerializeToString,
             ),
     }
@@ -154,6 +212,33 @@ class ProviderService:
             '/llmrouter.v2.ProviderService/ListProviders',
             llmrouter_dot_v2_dot_provider__service__pb2.ListProvidersRequest.SerializeToString,
             llmrouter_dot_v2_dot_provider__service__pb2.ListProvidersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProvider(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmrouter.v2.ProviderService/GetProvider',
+            llmrouter_dot_v2_dot_provider__service__pb2.GetProviderRequest.SerializeToString,
+            llmrouter_dot_v2_dot_provider__pb2.Provider.FromString,
             options,
             channel_credentials,
             insecure,
@@ -234,6 +319,60 @@ class ProviderService:
             target,
             '/llmrouter.v2.ProviderService/DisableProvider',
             llmrouter_dot_v2_dot_provider__service__pb2.DisableProviderRequest.SerializeToString,
+            llmrouter_dot_v2_dot_provider__pb2.Provider.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetPlatformKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmrouter.v2.ProviderService/SetPlatformKey',
+            llmrouter_dot_v2_dot_provider__service__pb2.SetPlatformKeyRequest.SerializeToString,
+            llmrouter_dot_v2_dot_provider__pb2.Provider.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeletePlatformKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmrouter.v2.ProviderService/DeletePlatformKey',
+            llmrouter_dot_v2_dot_provider__service__pb2.DeletePlatformKeyRequest.SerializeToString,
             llmrouter_dot_v2_dot_provider__pb2.Provider.FromString,
             options,
             channel_credentials,

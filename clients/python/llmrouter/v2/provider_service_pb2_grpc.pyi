@@ -41,6 +41,11 @@ class ProviderServiceStub:
 
     Errors: INVALID_FIELD for a page_size or page_token out of range.
     """
+    GetProvider: _grpc.UnaryUnaryMultiCallable[_provider_service_pb2.GetProviderRequest, _provider_pb2.Provider]
+    """Returns a provider.
+
+    Errors: INVALID_FIELD; RESOURCE_NOT_FOUND.
+    """
     CreateProvider: _grpc.UnaryUnaryMultiCallable[_provider_service_pb2.CreateProviderRequest, _provider_pb2.Provider]
     """Creates a provider. Answers HTTP 201.
 
@@ -49,11 +54,22 @@ class ProviderServiceStub:
     UpdateProvider: _grpc.UnaryUnaryMultiCallable[_provider_service_pb2.UpdateProviderRequest, _provider_pb2.Provider]
     """Changes the given fields of a provider and leaves the others as they are.
 
-    Errors: INVALID_FIELD; RESOURCE_NOT_FOUND; ALREADY_EXISTS when the new name is taken.
+    Errors: INVALID_FIELD; RESOURCE_NOT_FOUND; ALREADY_EXISTS when the new name is taken; ETAG_MISMATCH.
     """
     DisableProvider: _grpc.UnaryUnaryMultiCallable[_provider_service_pb2.DisableProviderRequest, _provider_pb2.Provider]
     """Disables a provider: it takes no part in routing until it is enabled again. Nothing is erased; doing it twice is
     no error.
+
+    Errors: INVALID_FIELD; RESOURCE_NOT_FOUND; ETAG_MISMATCH.
+    """
+    SetPlatformKey: _grpc.UnaryUnaryMultiCallable[_provider_service_pb2.SetPlatformKeyRequest, _provider_pb2.Provider]
+    """Stores the operator's own key for a provider, encrypted, in place of the one before. It pays for every user without
+    an active key of their own, at providers that need no BYOK. It cannot be read back.
+
+    Errors: INVALID_FIELD; RESOURCE_NOT_FOUND.
+    """
+    DeletePlatformKey: _grpc.UnaryUnaryMultiCallable[_provider_service_pb2.DeletePlatformKeyRequest, _provider_pb2.Provider]
+    """Erases the operator's own key for a provider; when there is none, that is no error.
 
     Errors: INVALID_FIELD; RESOURCE_NOT_FOUND.
     """
@@ -70,6 +86,11 @@ class ProviderServiceAsyncStub(ProviderServiceStub):
 
     Errors: INVALID_FIELD for a page_size or page_token out of range.
     """
+    GetProvider: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.GetProviderRequest, _provider_pb2.Provider]  # type: ignore[assignment]
+    """Returns a provider.
+
+    Errors: INVALID_FIELD; RESOURCE_NOT_FOUND.
+    """
     CreateProvider: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.CreateProviderRequest, _provider_pb2.Provider]  # type: ignore[assignment]
     """Creates a provider. Answers HTTP 201.
 
@@ -78,11 +99,22 @@ class ProviderServiceAsyncStub(ProviderServiceStub):
     UpdateProvider: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.UpdateProviderRequest, _provider_pb2.Provider]  # type: ignore[assignment]
     """Changes the given fields of a provider and leaves the others as they are.
 
-    Errors: INVALID_FIELD; RESOURCE_NOT_FOUND; ALREADY_EXISTS when the new name is taken.
+    Errors: INVALID_FIELD; RESOURCE_NOT_FOUND; ALREADY_EXISTS when the new name is taken; ETAG_MISMATCH.
     """
     DisableProvider: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.DisableProviderRequest, _provider_pb2.Provider]  # type: ignore[assignment]
     """Disables a provider: it takes no part in routing until it is enabled again. Nothing is erased; doing it twice is
     no error.
+
+    Errors: INVALID_FIELD; RESOURCE_NOT_FOUND; ETAG_MISMATCH.
+    """
+    SetPlatformKey: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.SetPlatformKeyRequest, _provider_pb2.Provider]  # type: ignore[assignment]
+    """Stores the operator's own key for a provider, encrypted, in place of the one before. It pays for every user without
+    an active key of their own, at providers that need no BYOK. It cannot be read back.
+
+    Errors: INVALID_FIELD; RESOURCE_NOT_FOUND.
+    """
+    DeletePlatformKey: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.DeletePlatformKeyRequest, _provider_pb2.Provider]  # type: ignore[assignment]
+    """Erases the operator's own key for a provider; when there is none, that is no error.
 
     Errors: INVALID_FIELD; RESOURCE_NOT_FOUND.
     """
@@ -104,6 +136,17 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def GetProvider(
+        self,
+        request: _provider_service_pb2.GetProviderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_pb2.Provider, _abc.Awaitable[_provider_pb2.Provider]]:
+        """Returns a provider.
+
+        Errors: INVALID_FIELD; RESOURCE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
     def CreateProvider(
         self,
         request: _provider_service_pb2.CreateProviderRequest,
@@ -122,7 +165,7 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_provider_pb2.Provider, _abc.Awaitable[_provider_pb2.Provider]]:
         """Changes the given fields of a provider and leaves the others as they are.
 
-        Errors: INVALID_FIELD; RESOURCE_NOT_FOUND; ALREADY_EXISTS when the new name is taken.
+        Errors: INVALID_FIELD; RESOURCE_NOT_FOUND; ALREADY_EXISTS when the new name is taken; ETAG_MISMATCH.
         """
 
     @_abc_1.abstractmethod
@@ -133,6 +176,29 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_provider_pb2.Provider, _abc.Awaitable[_provider_pb2.Provider]]:
         """Disables a provider: it takes no part in routing until it is enabled again. Nothing is erased; doing it twice is
         no error.
+
+        Errors: INVALID_FIELD; RESOURCE_NOT_FOUND; ETAG_MISMATCH.
+        """
+
+    @_abc_1.abstractmethod
+    def SetPlatformKey(
+        self,
+        request: _provider_service_pb2.SetPlatformKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_pb2.Provider, _abc.Awaitable[_provider_pb2.Provider]]:
+        """Stores the operator's own key for a provider, encrypted, in place of the one before. It pays for every user without
+        an active key of their own, at providers that need no BYOK. It cannot be read back.
+
+        Errors: INVALID_FIELD; RESOURCE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def DeletePlatformKey(
+        self,
+        request: _provider_service_pb2.DeletePlatformKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_pb2.Provider, _abc.Awaitable[_provider_pb2.Provider]]:
+        """Erases the operator's own key for a provider; when there is none, that is no error.
 
         Errors: INVALID_FIELD; RESOURCE_NOT_FOUND.
         """

@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from llmrouter.v2 import decision_pb2 as llmrouter_dot_v2_dot_decision__pb2
 from llmrouter.v2 import power_level_pb2 as llmrouter_dot_v2_dot_power__level__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"llmrouter/v2/routing_service.proto\x12\x0cllmrouter.v2\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1ellmrouter/v2/power_level.proto\"\xbd\x02\n\x0cRouteRequest\x12\x33\n\x0bpower_level\x18\x01 \x01(\x0e\x32\x18.llmrouter.v2.PowerLevelB\x04\xe2\x41\x01\x01\x12\x17\n\ttask_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12!\n\x0e\x66\x61llback_count\x18\x03 \x01(\rB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12#\n\x15required_capabilities\x18\x04 \x03(\tB\x04\xe2\x41\x01\x01\x12 \n\x12min_context_tokens\x18\x05 \x01(\rB\x04\xe2\x41\x01\x01\x12$\n\x16\x65stimated_input_tokens\x18\x06 \x01(\rB\x04\xe2\x41\x01\x01\x12%\n\x17\x65stimated_output_tokens\x18\x07 \x01(\rB\x04\xe2\x41\x01\x01\x12\x15\n\x07user_id\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\x42\x11\n\x0f_fallback_count\"\xdf\x02\n\x0bScoredModel\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x13\n\x0bprovider_id\x18\x02 \x01(\t\x12\x12\n\nmodel_name\x18\x03 \x01(\t\x12\x15\n\rprovider_name\x18\x04 \x01(\t\x12\x17\n\x0f\x63omposite_score\x18\x05 \x01(\x01\x12\x12\n\ncost_score\x18\x06 \x01(\x01\x12\x15\n\rlatency_score\x18\x07 \x01(\x01\x12\x15\n\rquality_score\x18\x08 \x01(\x01\x12\x19\n\x11input_cost_per_1m\x18\t \x01(\x01\x12\x1a\n\x12output_cost_per_1m\x18\n \x01(\x01\x12\x16\n\x0e\x61vg_latency_ms\x18\x0b \x01(\r\x12\x16\n\x0equality_rating\x18\x0c \x01(\x01\x12\x10\n\x08priority\x18\r \x01(\r\x12\x14\n\x0c\x64isplay_name\x18\x0e \x01(\t\x12\x14\n\x0c\x61pi_endpoint\x18\x0f \x01(\t\"\xf0\x01\n\rRouteResponse\x12*\n\x07primary\x18\x01 \x01(\x0b\x32\x19.llmrouter.v2.ScoredModel\x12,\n\tfallbacks\x18\x02 \x03(\x0b\x32\x19.llmrouter.v2.ScoredModel\x12\x15\n\rtotal_options\x18\x03 \x01(\r\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x04 \x01(\t\x12\x18\n\x10\x63\x61talog_snapshot\x18\x05 \x01(\r\x12-\n\x0bpower_level\x18\x06 \x01(\x0e\x32\x18.llmrouter.v2.PowerLevel\x12\x10\n\x08\x64\x65graded\x18\x07 \x01(\x08\x32p\n\x0eRoutingService\x12^\n\x05Route\x12\x1a.llmrouter.v2.RouteRequest\x1a\x1b.llmrouter.v2.RouteResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/api/v2/llm/route:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"llmrouter/v2/routing_service.proto\x12\x0cllmrouter.v2\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bllmrouter/v2/decision.proto\x1a\x1ellmrouter/v2/power_level.proto\"\xd4\x02\n\x0cRouteRequest\x12\x33\n\x0bpower_level\x18\x01 \x01(\x0e\x32\x18.llmrouter.v2.PowerLevelB\x04\xe2\x41\x01\x01\x12\x17\n\ttask_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12!\n\x0e\x66\x61llback_count\x18\x03 \x01(\rB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12#\n\x15required_capabilities\x18\x04 \x03(\tB\x04\xe2\x41\x01\x01\x12 \n\x12min_context_tokens\x18\x05 \x01(\rB\x04\xe2\x41\x01\x01\x12$\n\x16\x65stimated_input_tokens\x18\x06 \x01(\rB\x04\xe2\x41\x01\x01\x12%\n\x17\x65stimated_output_tokens\x18\x07 \x01(\rB\x04\xe2\x41\x01\x01\x12\x15\n\x07user_id\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07\x65xplain\x18\t \x01(\x08\x42\x04\xe2\x41\x01\x01\x42\x11\n\x0f_fallback_count\"\xdf\x02\n\x0bScoredModel\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x13\n\x0bprovider_id\x18\x02 \x01(\t\x12\x12\n\nmodel_name\x18\x03 \x01(\t\x12\x15\n\rprovider_name\x18\x04 \x01(\t\x12\x17\n\x0f\x63omposite_score\x18\x05 \x01(\x01\x12\x12\n\ncost_score\x18\x06 \x01(\x01\x12\x15\n\rlatency_score\x18\x07 \x01(\x01\x12\x15\n\rquality_score\x18\x08 \x01(\x01\x12\x19\n\x11input_cost_per_1m\x18\t \x01(\x01\x12\x1a\n\x12output_cost_per_1m\x18\n \x01(\x01\x12\x16\n\x0e\x61vg_latency_ms\x18\x0b \x01(\r\x12\x16\n\x0equality_rating\x18\x0c \x01(\x01\x12\x10\n\x08priority\x18\r \x01(\r\x12\x14\n\x0c\x64isplay_name\x18\x0e \x01(\t\x12\x14\n\x0c\x61pi_endpoint\x18\x0f \x01(\t\"\xb1\x02\n\rRouteResponse\x12*\n\x07primary\x18\x01 \x01(\x0b\x32\x19.llmrouter.v2.ScoredModel\x12,\n\tfallbacks\x18\x02 \x03(\x0b\x32\x19.llmrouter.v2.ScoredModel\x12\x15\n\rtotal_options\x18\x03 \x01(\r\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x04 \x01(\t\x12\x18\n\x10\x63\x61talog_snapshot\x18\x05 \x01(\r\x12-\n\x0bpower_level\x18\x06 \x01(\x0e\x32\x18.llmrouter.v2.PowerLevel\x12\x10\n\x08\x64\x65graded\x18\x07 \x01(\x08\x12\x12\n\ndowngraded\x18\x08 \x01(\x08\x12+\n\x0b\x65xplanation\x18\t \x01(\x0b\x32\x16.llmrouter.v2.Decision\"/\n\x12GetDecisionRequest\x12\x19\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\xe6\x01\n\x0eRoutingService\x12^\n\x05Route\x12\x1a.llmrouter.v2.RouteRequest\x1a\x1b.llmrouter.v2.RouteResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/api/v2/llm/route:\x01*\x12t\n\x0bGetDecision\x12 .llmrouter.v2.GetDecisionRequest\x1a\x16.llmrouter.v2.Decision\"+\x82\xd3\xe4\x93\x02%\x12#/api/v2/llm/decisions/{decision_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,14 +51,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROUTEREQUEST'].fields_by_name['estimated_output_tokens']._serialized_options = b'\342A\001\001'
   _globals['_ROUTEREQUEST'].fields_by_name['user_id']._loaded_options = None
   _globals['_ROUTEREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\001'
+  _globals['_ROUTEREQUEST'].fields_by_name['explain']._loaded_options = None
+  _globals['_ROUTEREQUEST'].fields_by_name['explain']._serialized_options = b'\342A\001\001'
+  _globals['_GETDECISIONREQUEST'].fields_by_name['decision_id']._loaded_options = None
+  _globals['_GETDECISIONREQUEST'].fields_by_name['decision_id']._serialized_options = b'\342A\001\002'
   _globals['_ROUTINGSERVICE'].methods_by_name['Route']._loaded_options = None
   _globals['_ROUTINGSERVICE'].methods_by_name['Route']._serialized_options = b'\202\323\344\223\002\026\"\021/api/v2/llm/route:\001*'
-  _globals['_ROUTEREQUEST']._serialized_start=148
-  _globals['_ROUTEREQUEST']._serialized_end=465
-  _globals['_SCOREDMODEL']._serialized_start=468
-  _globals['_SCOREDMODEL']._serialized_end=819
-  _globals['_ROUTERESPONSE']._serialized_start=822
-  _globals['_ROUTERESPONSE']._serialized_end=1062
-  _globals['_ROUTINGSERVICE']._serialized_start=1064
-  _globals['_ROUTINGSERVICE']._serialized_end=1176
+  _globals['_ROUTINGSERVICE'].methods_by_name['GetDecision']._loaded_options = None
+  _globals['_ROUTINGSERVICE'].methods_by_name['GetDecision']._serialized_options = b'\202\323\344\223\002%\022#/api/v2/llm/decisions/{decision_id}'
+  _globals['_ROUTEREQUEST']._serialized_start=177
+  _globals['_ROUTEREQUEST']._serialized_end=517
+  _globals['_SCOREDMODEL']._serialized_start=520
+  _globals['_SCOREDMODEL']._serialized_end=871
+  _globals['_ROUTERESPONSE']._serialized_start=874
+  _globals['_ROUTERESPONSE']._serialized_end=1179
+  _globals['_GETDECISIONREQUEST']._serialized_start=1181
+  _globals['_GETDECISIONREQUEST']._serialized_end=1228
+  _globals['_ROUTINGSERVICE']._serialized_start=1231
+  _globals['_ROUTINGSERVICE']._serialized_end=1461
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from llmrouter.v2 import decision_pb2 as _decision_pb2
 from llmrouter.v2 import power_level_pb2 as _power_level_pb2
 import builtins as _builtins
 import sys
@@ -33,6 +34,7 @@ class RouteRequest(_message.Message):
     ESTIMATED_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     ESTIMATED_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
+    EXPLAIN_FIELD_NUMBER: _builtins.int
     power_level: _power_level_pb2.PowerLevel.ValueType
     """Default: the user's preferred power level."""
     task_type: _builtins.str
@@ -49,6 +51,8 @@ class RouteRequest(_message.Message):
     """The expected answer, in tokens."""
     user_id: _builtins.str
     """UUID of the user to route for: required from the role service; else absent, or the caller's own."""
+    explain: _builtins.bool
+    """Whether the answer has an explanation. Default false."""
     @_builtins.property
     def required_capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only models that can do all of these: `chat`, `code`, `vision`, `tools`, `json`, `reasoning`, `streaming`."""
@@ -64,10 +68,11 @@ class RouteRequest(_message.Message):
         estimated_input_tokens: _builtins.int = ...,
         estimated_output_tokens: _builtins.int = ...,
         user_id: _builtins.str = ...,
+        explain: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_fallback_count", b"_fallback_count", "fallback_count", b"fallback_count"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fallback_count", b"_fallback_count", "estimated_input_tokens", b"estimated_input_tokens", "estimated_output_tokens", b"estimated_output_tokens", "fallback_count", b"fallback_count", "min_context_tokens", b"min_context_tokens", "power_level", b"power_level", "required_capabilities", b"required_capabilities", "task_type", b"task_type", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fallback_count", b"_fallback_count", "estimated_input_tokens", b"estimated_input_tokens", "estimated_output_tokens", b"estimated_output_tokens", "explain", b"explain", "fallback_count", b"fallback_count", "min_context_tokens", b"min_context_tokens", "power_level", b"power_level", "required_capabilities", b"required_capabilities", "task_type", b"task_type", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__fallback_count: _TypeAlias = _typing.Literal["fallback_count"]  # noqa: Y015
     _WhichOneofArgType__fallback_count: _TypeAlias = _typing.Literal["_fallback_count", b"_fallback_count"]  # noqa: Y015
@@ -117,7 +122,9 @@ class ScoredModel(_message.Message):
     output_cost_per_1m: _builtins.float
     """US dollars per million output tokens."""
     avg_latency_ms: _builtins.int
-    """Typical latency in milliseconds."""
+    """Latency in milliseconds, as it was compared: the median of the model's successful attempts of the last 15 minutes
+    once there are 20, until then the catalogue's figure.
+    """
     quality_rating: _builtins.float
     """Quality rating, 0 to 10."""
     priority: _builtins.int
@@ -166,6 +173,8 @@ class RouteResponse(_message.Message):
     CATALOG_SNAPSHOT_FIELD_NUMBER: _builtins.int
     POWER_LEVEL_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
+    DOWNGRADED_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     total_options: _builtins.int
     """1 + the number of fallbacks."""
     decision_id: _builtins.str
@@ -176,6 +185,8 @@ class RouteResponse(_message.Message):
     """The power level that was routed for."""
     degraded: _builtins.bool
     """True when every candidate's provider is unhealthy, and the choice was made among them nevertheless."""
+    downgraded: _builtins.bool
+    """True when the month's budget is used up, and the choice was therefore made among free ECO models."""
     @_builtins.property
     def primary(self) -> Global___ScoredModel:
         """The model to use."""
@@ -183,6 +194,10 @@ class RouteResponse(_message.Message):
     @_builtins.property
     def fallbacks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoredModel]:
         """What to fall back to, best first; at most fallback_count."""
+
+    @_builtins.property
+    def explanation(self) -> _decision_pb2.Decision:
+        """With `explain`: every fact the decision was made from, and the fate of every model of the catalogue."""
 
     def __init__(
         self,
@@ -194,11 +209,35 @@ class RouteResponse(_message.Message):
         catalog_snapshot: _builtins.int = ...,
         power_level: _power_level_pb2.PowerLevel.ValueType = ...,
         degraded: _builtins.bool = ...,
+        downgraded: _builtins.bool = ...,
+        explanation: _decision_pb2.Decision | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["primary", b"primary"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "primary", b"primary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog_snapshot", b"catalog_snapshot", "decision_id", b"decision_id", "degraded", b"degraded", "fallbacks", b"fallbacks", "power_level", b"power_level", "primary", b"primary", "total_options", b"total_options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog_snapshot", b"catalog_snapshot", "decision_id", b"decision_id", "degraded", b"degraded", "downgraded", b"downgraded", "explanation", b"explanation", "fallbacks", b"fallbacks", "power_level", b"power_level", "primary", b"primary", "total_options", b"total_options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RouteResponse: _TypeAlias = RouteResponse  # noqa: Y015
+
+@_typing.final
+class GetDecisionRequest(_message.Message):
+    """Request of GetDecision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    decision_id: _builtins.str
+    """UUID of the decision, from the path."""
+    def __init__(
+        self,
+        *,
+        decision_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_id", b"decision_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDecisionRequest: _TypeAlias = GetDecisionRequest  # noqa: Y015

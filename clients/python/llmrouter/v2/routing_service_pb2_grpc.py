@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from llmrouter.v2 import decision_pb2 as llmrouter_dot_v2_dot_decision__pb2
 from llmrouter.v2 import routing_service_pb2 as llmrouter_dot_v2_dot_routing__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -40,6 +41,11 @@ class RoutingServiceStub:
                 request_serializer=llmrouter_dot_v2_dot_routing__service__pb2.RouteRequest.SerializeToString,
                 response_deserializer=llmrouter_dot_v2_dot_routing__service__pb2.RouteResponse.FromString,
                 _registered_method=True)
+        self.GetDecision = channel.unary_unary(
+                '/llmrouter.v2.RoutingService/GetDecision',
+                request_serializer=llmrouter_dot_v2_dot_routing__service__pb2.GetDecisionRequest.SerializeToString,
+                response_deserializer=llmrouter_dot_v2_dot_decision__pb2.Decision.FromString,
+                _registered_method=True)
 
 
 class RoutingServiceServicer:
@@ -51,7 +57,19 @@ class RoutingServiceServicer:
         settings gives the same answer on every replica.
 
         For every user, for themselves; the role service names the user it asks for. Errors: INVALID_FIELD;
-        NO_ELIGIBLE_MODEL; ROLE_REQUIRED when a user names another user; UNAUTHENTICATED; UNAVAILABLE; DEADLINE_EXCEEDED.
+        NO_ELIGIBLE_MODEL; BUDGET_EXCEEDED when the month's budget is used up and the user's settings say `reject`;
+        ROLE_REQUIRED when a user names another user; UNAUTHENTICATED; UNAVAILABLE; DEADLINE_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDecision(self, request, context):
+        """Returns a decision of the last 30 days with the fate of every model of the catalogue: scored how, or excluded why.
+        A decision can be read a moment after it was made.
+
+        For every user, their own; for the roles admin and service, everyone's. Errors: INVALID_FIELD; RESOURCE_NOT_FOUND
+        when there is no such decision or it is another user's; UNAUTHENTICATED; UNAVAILABLE; DEADLINE_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -64,6 +82,11 @@ def add_RoutingServiceServicer_to_server(servicer, server):
                     servicer.Route,
                     request_deserializer=llmrouter_dot_v2_dot_routing__service__pb2.RouteRequest.FromString,
                     response_serializer=llmrouter_dot_v2_dot_routing__service__pb2.RouteResponse.SerializeToString,
+            ),
+            'GetDecision': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDecision,
+                    request_deserializer=llmrouter_dot_v2_dot_routing__service__pb2.GetDecisionRequest.FromString,
+                    response_serializer=llmrouter_dot_v2_dot_decision__pb2.Decision.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -94,6 +117,33 @@ class RoutingService:
             '/llmrouter.v2.RoutingService/Route',
             llmrouter_dot_v2_dot_routing__service__pb2.RouteRequest.SerializeToString,
             llmrouter_dot_v2_dot_routing__service__pb2.RouteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDecision(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmrouter.v2.RoutingService/GetDecision',
+            llmrouter_dot_v2_dot_routing__service__pb2.GetDecisionRequest.SerializeToString,
+            llmrouter_dot_v2_dot_decision__pb2.Decision.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from llmrouter.v2 import decision_pb2 as _decision_pb2
 from llmrouter.v2 import routing_service_pb2 as _routing_service_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -38,7 +39,15 @@ class RoutingServiceStub:
     settings gives the same answer on every replica.
 
     For every user, for themselves; the role service names the user it asks for. Errors: INVALID_FIELD;
-    NO_ELIGIBLE_MODEL; ROLE_REQUIRED when a user names another user; UNAUTHENTICATED; UNAVAILABLE; DEADLINE_EXCEEDED.
+    NO_ELIGIBLE_MODEL; BUDGET_EXCEEDED when the month's budget is used up and the user's settings say `reject`;
+    ROLE_REQUIRED when a user names another user; UNAUTHENTICATED; UNAVAILABLE; DEADLINE_EXCEEDED.
+    """
+    GetDecision: _grpc.UnaryUnaryMultiCallable[_routing_service_pb2.GetDecisionRequest, _decision_pb2.Decision]
+    """Returns a decision of the last 30 days with the fate of every model of the catalogue: scored how, or excluded why.
+    A decision can be read a moment after it was made.
+
+    For every user, their own; for the roles admin and service, everyone's. Errors: INVALID_FIELD; RESOURCE_NOT_FOUND
+    when there is no such decision or it is another user's; UNAUTHENTICATED; UNAVAILABLE; DEADLINE_EXCEEDED.
     """
 
 @_typing.type_check_only
@@ -51,7 +60,15 @@ class RoutingServiceAsyncStub(RoutingServiceStub):
     settings gives the same answer on every replica.
 
     For every user, for themselves; the role service names the user it asks for. Errors: INVALID_FIELD;
-    NO_ELIGIBLE_MODEL; ROLE_REQUIRED when a user names another user; UNAUTHENTICATED; UNAVAILABLE; DEADLINE_EXCEEDED.
+    NO_ELIGIBLE_MODEL; BUDGET_EXCEEDED when the month's budget is used up and the user's settings say `reject`;
+    ROLE_REQUIRED when a user names another user; UNAUTHENTICATED; UNAVAILABLE; DEADLINE_EXCEEDED.
+    """
+    GetDecision: _aio.UnaryUnaryMultiCallable[_routing_service_pb2.GetDecisionRequest, _decision_pb2.Decision]  # type: ignore[assignment]
+    """Returns a decision of the last 30 days with the fate of every model of the catalogue: scored how, or excluded why.
+    A decision can be read a moment after it was made.
+
+    For every user, their own; for the roles admin and service, everyone's. Errors: INVALID_FIELD; RESOURCE_NOT_FOUND
+    when there is no such decision or it is another user's; UNAUTHENTICATED; UNAVAILABLE; DEADLINE_EXCEEDED.
     """
 
 class RoutingServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -67,7 +84,21 @@ class RoutingServiceServicer(metaclass=_abc_1.ABCMeta):
         settings gives the same answer on every replica.
 
         For every user, for themselves; the role service names the user it asks for. Errors: INVALID_FIELD;
-        NO_ELIGIBLE_MODEL; ROLE_REQUIRED when a user names another user; UNAUTHENTICATED; UNAVAILABLE; DEADLINE_EXCEEDED.
+        NO_ELIGIBLE_MODEL; BUDGET_EXCEEDED when the month's budget is used up and the user's settings say `reject`;
+        ROLE_REQUIRED when a user names another user; UNAUTHENTICATED; UNAVAILABLE; DEADLINE_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def GetDecision(
+        self,
+        request: _routing_service_pb2.GetDecisionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_decision_pb2.Decision, _abc.Awaitable[_decision_pb2.Decision]]:
+        """Returns a decision of the last 30 days with the fate of every model of the catalogue: scored how, or excluded why.
+        A decision can be read a moment after it was made.
+
+        For every user, their own; for the roles admin and service, everyone's. Errors: INVALID_FIELD; RESOURCE_NOT_FOUND
+        when there is no such decision or it is another user's; UNAUTHENTICATED; UNAVAILABLE; DEADLINE_EXCEEDED.
         """
 
 def add_RoutingServiceServicer_to_server(servicer: RoutingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from llmrouter.v2 import power_level_pb2 as llmrouter_dot_v2_dot_power__level__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bllmrouter/v2/settings.proto\x12\x0cllmrouter.v2\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ellmrouter/v2/power_level.proto\"\xbd\x01\n\rRoutingConfig\x12\x15\n\x08strategy\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x63ost_weight\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1b\n\x0elatency_weight\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x1b\n\x0equality_weight\x18\x04 \x01(\x01H\x03\x88\x01\x01\x42\x0b\n\t_strategyB\x0e\n\x0c_cost_weightB\x11\n\x0f_latency_weightB\x11\n\x0f_quality_weight\"\x92\x02\n\x08Settings\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x37\n\x15preferred_power_level\x18\x02 \x01(\x0e\x32\x18.llmrouter.v2.PowerLevel\x12\x33\n\x0erouting_config\x18\x03 \x01(\x0b\x32\x1b.llmrouter.v2.RoutingConfig\x12\x1f\n\x12monthly_budget_usd\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x17\x63urrent_month_spend_usd\x18\x05 \x01(\x01\x12.\n\nupdated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x15\n\x13_monthly_budget_usdb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bllmrouter/v2/settings.proto\x12\x0cllmrouter.v2\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ellmrouter/v2/power_level.proto\"\xbd\x01\n\rRoutingConfig\x12\x15\n\x08strategy\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x63ost_weight\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1b\n\x0elatency_weight\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x1b\n\x0equality_weight\x18\x04 \x01(\x01H\x03\x88\x01\x01\x42\x0b\n\t_strategyB\x0e\n\x0c_cost_weightB\x11\n\x0f_latency_weightB\x11\n\x0f_quality_weight\"\xae\x02\n\x08Settings\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x37\n\x15preferred_power_level\x18\x02 \x01(\x0e\x32\x18.llmrouter.v2.PowerLevel\x12\x33\n\x0erouting_config\x18\x03 \x01(\x0b\x32\x1b.llmrouter.v2.RoutingConfig\x12\x1f\n\x12monthly_budget_usd\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x17\x63urrent_month_spend_usd\x18\x05 \x01(\x01\x12.\n\nupdated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12on_budget_exceeded\x18\x07 \x01(\tB\x15\n\x13_monthly_budget_usdb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,5 +36,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROUTINGCONFIG']._serialized_start=111
   _globals['_ROUTINGCONFIG']._serialized_end=300
   _globals['_SETTINGS']._serialized_start=303
-  _globals['_SETTINGS']._serialized_end=577
+  _globals['_SETTINGS']._serialized_end=605
 # @@protoc_insertion_point(module_scope)

@@ -81,6 +81,7 @@ class Settings(_message.Message):
     MONTHLY_BUDGET_USD_FIELD_NUMBER: _builtins.int
     CURRENT_MONTH_SPEND_USD_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    ON_BUDGET_EXCEEDED_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """UUID of the user."""
     preferred_power_level: _power_level_pb2.PowerLevel.ValueType
@@ -89,6 +90,10 @@ class Settings(_message.Message):
     """The most to spend in a calendar month (UTC), in US dollars, with cents. Absent: no budget."""
     current_month_spend_usd: _builtins.float
     """What was spent in the current calendar month (UTC), in US dollars."""
+    on_budget_exceeded: _builtins.str
+    """What happens to routing once the month's spend has reached the budget: `downgrade` (only free ECO models are
+    candidates) or `reject` (BUDGET_EXCEEDED). Default `downgrade`.
+    """
     @_builtins.property
     def routing_config(self) -> Global___RoutingConfig:
         """How candidates are weighed."""
@@ -106,10 +111,11 @@ class Settings(_message.Message):
         monthly_budget_usd: _builtins.float | None = ...,
         current_month_spend_usd: _builtins.float = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        on_budget_exceeded: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "monthly_budget_usd", b"monthly_budget_usd", "routing_config", b"routing_config", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "current_month_spend_usd", b"current_month_spend_usd", "monthly_budget_usd", b"monthly_budget_usd", "preferred_power_level", b"preferred_power_level", "routing_config", b"routing_config", "updated_at", b"updated_at", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "current_month_spend_usd", b"current_month_spend_usd", "monthly_budget_usd", b"monthly_budget_usd", "on_budget_exceeded", b"on_budget_exceeded", "preferred_power_level", b"preferred_power_level", "routing_config", b"routing_config", "updated_at", b"updated_at", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__monthly_budget_usd: _TypeAlias = _typing.Literal["monthly_budget_usd"]  # noqa: Y015
     _WhichOneofArgType__monthly_budget_usd: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd"]  # noqa: Y015

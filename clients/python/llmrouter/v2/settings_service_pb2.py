@@ -28,7 +28,7 @@ from llmrouter.v2 import power_level_pb2 as llmrouter_dot_v2_dot_power__level__p
 from llmrouter.v2 import settings_pb2 as llmrouter_dot_v2_dot_settings__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#llmrouter/v2/settings_service.proto\x12\x0cllmrouter.v2\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1ellmrouter/v2/power_level.proto\x1a\x1bllmrouter/v2/settings.proto\"\x14\n\x12GetSettingsRequest\"\xf3\x01\n\x15UpdateSettingsRequest\x12=\n\x15preferred_power_level\x18\x01 \x01(\x0e\x32\x18.llmrouter.v2.PowerLevelB\x04\xe2\x41\x01\x01\x12\x39\n\x0erouting_config\x18\x02 \x01(\x0b\x32\x1b.llmrouter.v2.RoutingConfigB\x04\xe2\x41\x01\x01\x12%\n\x12monthly_budget_usd\x18\x03 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\"\n\x14\x63lear_monthly_budget\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x42\x15\n\x13_monthly_budget_usd2\xe8\x01\n\x0fSettingsService\x12\x65\n\x0bGetSettings\x12 .llmrouter.v2.GetSettingsRequest\x1a\x16.llmrouter.v2.Settings\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/api/v2/llm/settings\x12n\n\x0eUpdateSettings\x12#.llmrouter.v2.UpdateSettingsRequest\x1a\x16.llmrouter.v2.Settings\"\x1f\x82\xd3\xe4\x93\x02\x19\x1a\x14/api/v2/llm/settings:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#llmrouter/v2/settings_service.proto\x12\x0cllmrouter.v2\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1ellmrouter/v2/power_level.proto\x1a\x1bllmrouter/v2/settings.proto\"\x14\n\x12GetSettingsRequest\"\xb1\x02\n\x15UpdateSettingsRequest\x12=\n\x15preferred_power_level\x18\x01 \x01(\x0e\x32\x18.llmrouter.v2.PowerLevelB\x04\xe2\x41\x01\x01\x12\x39\n\x0erouting_config\x18\x02 \x01(\x0b\x32\x1b.llmrouter.v2.RoutingConfigB\x04\xe2\x41\x01\x01\x12%\n\x12monthly_budget_usd\x18\x03 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\"\n\x14\x63lear_monthly_budget\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12%\n\x12on_budget_exceeded\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x42\x15\n\x13_monthly_budget_usdB\x15\n\x13_on_budget_exceeded2\xe8\x01\n\x0fSettingsService\x12\x65\n\x0bGetSettings\x12 .llmrouter.v2.GetSettingsRequest\x1a\x16.llmrouter.v2.Settings\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/api/v2/llm/settings\x12n\n\x0eUpdateSettings\x12#.llmrouter.v2.UpdateSettingsRequest\x1a\x16.llmrouter.v2.Settings\"\x1f\x82\xd3\xe4\x93\x02\x19\x1a\x14/api/v2/llm/settings:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,6 +43,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATESETTINGSREQUEST'].fields_by_name['monthly_budget_usd']._serialized_options = b'\342A\001\001'
   _globals['_UPDATESETTINGSREQUEST'].fields_by_name['clear_monthly_budget']._loaded_options = None
   _globals['_UPDATESETTINGSREQUEST'].fields_by_name['clear_monthly_budget']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATESETTINGSREQUEST'].fields_by_name['on_budget_exceeded']._loaded_options = None
+  _globals['_UPDATESETTINGSREQUEST'].fields_by_name['on_budget_exceeded']._serialized_options = b'\342A\001\001'
   _globals['_SETTINGSSERVICE'].methods_by_name['GetSettings']._loaded_options = None
   _globals['_SETTINGSSERVICE'].methods_by_name['GetSettings']._serialized_options = b'\202\323\344\223\002\026\022\024/api/v2/llm/settings'
   _globals['_SETTINGSSERVICE'].methods_by_name['UpdateSettings']._loaded_options = None
@@ -50,7 +52,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSETTINGSREQUEST']._serialized_start=177
   _globals['_GETSETTINGSREQUEST']._serialized_end=197
   _globals['_UPDATESETTINGSREQUEST']._serialized_start=200
-  _globals['_UPDATESETTINGSREQUEST']._serialized_end=443
-  _globals['_SETTINGSSERVICE']._serialized_start=446
-  _globals['_SETTINGSSERVICE']._serialized_end=678
+  _globals['_UPDATESETTINGSREQUEST']._serialized_end=505
+  _globals['_SETTINGSSERVICE']._serialized_start=508
+  _globals['_SETTINGSSERVICE']._serialized_end=740
 # @@protoc_insertion_point(module_scope)

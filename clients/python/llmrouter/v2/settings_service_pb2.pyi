@@ -45,12 +45,15 @@ class UpdateSettingsRequest(_message.Message):
     ROUTING_CONFIG_FIELD_NUMBER: _builtins.int
     MONTHLY_BUDGET_USD_FIELD_NUMBER: _builtins.int
     CLEAR_MONTHLY_BUDGET_FIELD_NUMBER: _builtins.int
+    ON_BUDGET_EXCEEDED_FIELD_NUMBER: _builtins.int
     preferred_power_level: _power_level_pb2.PowerLevel.ValueType
     """The level to use when a request names none."""
     monthly_budget_usd: _builtins.float
     """The most to spend in a calendar month, 0 to 1,000,000 US dollars with at most 2 decimals."""
     clear_monthly_budget: _builtins.bool
     """Removes the budget. Not together with monthly_budget_usd. Default false."""
+    on_budget_exceeded: _builtins.str
+    """What to do once the budget is used up: `downgrade` or `reject`."""
     @_builtins.property
     def routing_config(self) -> _settings_pb2.RoutingConfig:
         """Merged, field by field, into the stored one; the result is validated as a whole."""
@@ -62,13 +65,19 @@ class UpdateSettingsRequest(_message.Message):
         routing_config: _settings_pb2.RoutingConfig | None = ...,
         monthly_budget_usd: _builtins.float | None = ...,
         clear_monthly_budget: _builtins.bool = ...,
+        on_budget_exceeded: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "monthly_budget_usd", b"monthly_budget_usd", "routing_config", b"routing_config"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "_on_budget_exceeded", b"_on_budget_exceeded", "monthly_budget_usd", b"monthly_budget_usd", "on_budget_exceeded", b"on_budget_exceeded", "routing_config", b"routing_config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "clear_monthly_budget", b"clear_monthly_budget", "monthly_budget_usd", b"monthly_budget_usd", "preferred_power_level", b"preferred_power_level", "routing_config", b"routing_config"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "_on_budget_exceeded", b"_on_budget_exceeded", "clear_monthly_budget", b"clear_monthly_budget", "monthly_budget_usd", b"monthly_budget_usd", "on_budget_exceeded", b"on_budget_exceeded", "preferred_power_level", b"preferred_power_level", "routing_config", b"routing_config"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__monthly_budget_usd: _TypeAlias = _typing.Literal["monthly_budget_usd"]  # noqa: Y015
     _WhichOneofArgType__monthly_budget_usd: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd"]  # noqa: Y015
+    _WhichOneofReturnType__on_budget_exceeded: _TypeAlias = _typing.Literal["on_budget_exceeded"]  # noqa: Y015
+    _WhichOneofArgType__on_budget_exceeded: _TypeAlias = _typing.Literal["_on_budget_exceeded", b"_on_budget_exceeded"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__monthly_budget_usd) -> _WhichOneofReturnType__monthly_budget_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__on_budget_exceeded) -> _WhichOneofReturnType__on_budget_exceeded | None: ...
 
 Global___UpdateSettingsRequest: _TypeAlias = UpdateSettingsRequest  # noqa: Y015

@@ -22,21 +22,29 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from llmrouter.v2 import power_level_pb2 as llmrouter_dot_v2_dot_power__level__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18llmrouter/v2/usage.proto\x12\x0cllmrouter.v2\"\x91\x01\n\rProviderUsage\x12\x10\n\x08requests\x18\x01 \x01(\r\x12\x14\n\x0cinput_tokens\x18\x02 \x01(\x01\x12\x15\n\routput_tokens\x18\x03 \x01(\x01\x12\x10\n\x08\x63ost_usd\x18\x04 \x01(\x01\x12\x16\n\x0e\x61vg_latency_ms\x18\x05 \x01(\r\x12\x17\n\x0f\x66\x61iled_requests\x18\x06 \x01(\r\"N\n\x0fPowerLevelUsage\x12\x10\n\x08requests\x18\x01 \x01(\r\x12\x10\n\x08\x63ost_usd\x18\x02 \x01(\x01\x12\x17\n\x0f\x66\x61iled_requests\x18\x03 \x01(\r*]\n\x0bUsageStatus\x12\x1c\n\x18USAGE_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14USAGE_STATUS_SUCCESS\x10\x01\x12\x16\n\x12USAGE_STATUS_ERROR\x10\x02*F\n\x05Payer\x12\x15\n\x11PAYER_UNSPECIFIED\x10\x00\x12\x12\n\x0ePAYER_USER_KEY\x10\x01\x12\x12\n\x0ePAYER_PLATFORM\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18llmrouter/v2/usage.proto\x12\x0cllmrouter.v2\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ellmrouter/v2/power_level.proto\"\x91\x01\n\rProviderUsage\x12\x10\n\x08requests\x18\x01 \x01(\r\x12\x14\n\x0cinput_tokens\x18\x02 \x01(\x01\x12\x15\n\routput_tokens\x18\x03 \x01(\x01\x12\x10\n\x08\x63ost_usd\x18\x04 \x01(\x01\x12\x16\n\x0e\x61vg_latency_ms\x18\x05 \x01(\r\x12\x17\n\x0f\x66\x61iled_requests\x18\x06 \x01(\r\"N\n\x0fPowerLevelUsage\x12\x10\n\x08requests\x18\x01 \x01(\r\x12\x10\n\x08\x63ost_usd\x18\x02 \x01(\x01\x12\x17\n\x0f\x66\x61iled_requests\x18\x03 \x01(\r\"\xba\x01\n\x0bUsageBucket\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08requests\x18\x02 \x01(\r\x12\x17\n\x0f\x66\x61iled_requests\x18\x03 \x01(\r\x12\x14\n\x0cinput_tokens\x18\x04 \x01(\x01\x12\x15\n\routput_tokens\x18\x05 \x01(\x01\x12\x10\n\x08\x63ost_usd\x18\x06 \x01(\x01\x12\x16\n\x0e\x61vg_latency_ms\x18\x07 \x01(\r\"\xf6\x03\n\x0bUsageRecord\x12\x10\n\x08usage_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12/\n\x0boccurred_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bprovider_id\x18\x04 \x01(\t\x12\x15\n\rprovider_name\x18\x05 \x01(\t\x12\x10\n\x08model_id\x18\x06 \x01(\t\x12\x12\n\nmodel_name\x18\x07 \x01(\t\x12-\n\x0bpower_level\x18\x08 \x01(\x0e\x32\x18.llmrouter.v2.PowerLevel\x12\"\n\x05payer\x18\t \x01(\x0e\x32\x13.llmrouter.v2.Payer\x12\x14\n\x0cinput_tokens\x18\n \x01(\r\x12\x15\n\routput_tokens\x18\x0b \x01(\r\x12\x10\n\x08\x63ost_usd\x18\x0c \x01(\x01\x12\x17\n\nlatency_ms\x18\r \x01(\rH\x00\x88\x01\x01\x12)\n\x06status\x18\x0e \x01(\x0e\x32\x19.llmrouter.v2.UsageStatus\x12-\n\x07\x66\x61ilure\x18\x0f \x01(\x0e\x32\x1c.llmrouter.v2.AttemptFailure\x12\x15\n\rerror_message\x18\x10 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x11 \x01(\tB\r\n\x0b_latency_ms*]\n\x0bUsageStatus\x12\x1c\n\x18USAGE_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14USAGE_STATUS_SUCCESS\x10\x01\x12\x16\n\x12USAGE_STATUS_ERROR\x10\x02*\x8c\x02\n\x0e\x41ttemptFailure\x12\x1f\n\x1b\x41TTEMPT_FAILURE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41TTEMPT_FAILURE_CONNECT\x10\x01\x12\x1b\n\x17\x41TTEMPT_FAILURE_TIMEOUT\x10\x02\x12 \n\x1c\x41TTEMPT_FAILURE_SERVER_ERROR\x10\x03\x12 \n\x1c\x41TTEMPT_FAILURE_RATE_LIMITED\x10\x04\x12 \n\x1c\x41TTEMPT_FAILURE_UNAUTHORIZED\x10\x05\x12\x1a\n\x16\x41TTEMPT_FAILURE_CALLER\x10\x06\x12\x1d\n\x19\x41TTEMPT_FAILURE_CANCELLED\x10\x07*F\n\x05Payer\x12\x15\n\x11PAYER_UNSPECIFIED\x10\x00\x12\x12\n\x0ePAYER_USER_KEY\x10\x01\x12\x12\n\x0ePAYER_PLATFORM\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'llmrouter.v2.usage_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_USAGESTATUS']._serialized_start=270
-  _globals['_USAGESTATUS']._serialized_end=363
-  _globals['_PAYER']._serialized_start=365
-  _globals['_PAYER']._serialized_end=435
-  _globals['_PROVIDERUSAGE']._serialized_start=43
-  _globals['_PROVIDERUSAGE']._serialized_end=188
-  _globals['_POWERLEVELUSAGE']._serialized_start=190
-  _globals['_POWERLEVELUSAGE']._serialized_end=268
+  _globals['_USAGESTATUS']._serialized_start=1029
+  _globals['_USAGESTATUS']._serialized_end=1122
+  _globals['_ATTEMPTFAILURE']._serialized_start=1125
+  _globals['_ATTEMPTFAILURE']._serialized_end=1393
+  _globals['_PAYER']._serialized_start=1395
+  _globals['_PAYER']._serialized_end=1465
+  _globals['_PROVIDERUSAGE']._serialized_start=108
+  _globals['_PROVIDERUSAGE']._serialized_end=253
+  _globals['_POWERLEVELUSAGE']._serialized_start=255
+  _globals['_POWERLEVELUSAGE']._serialized_end=333
+  _globals['_USAGEBUCKET']._serialized_start=336
+  _globals['_USAGEBUCKET']._serialized_end=522
+  _globals['_USAGERECORD']._serialized_start=525
+  _globals['_USAGERECORD']._serialized_end=1027
 # @@protoc_insertion_point(module_scope)

@@ -5,7 +5,9 @@ isort:skip_file
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from llmrouter.v2 import power_level_pb2 as _power_level_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -40,6 +42,50 @@ USAGE_STATUS_SUCCESS: UsageStatus.ValueType  # 1
 USAGE_STATUS_ERROR: UsageStatus.ValueType  # 2
 """The attempt failed. It counts as a failed request; tokens that the provider billed are still paid for."""
 Global___UsageStatus: _TypeAlias = UsageStatus  # noqa: Y015
+
+class _AttemptFailure:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AttemptFailureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttemptFailure.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ATTEMPT_FAILURE_UNSPECIFIED: _AttemptFailure.ValueType  # 0
+    """Not given, or not known: nobody's fault; it counts neither for nor against the provider."""
+    ATTEMPT_FAILURE_CONNECT: _AttemptFailure.ValueType  # 1
+    """No connection, a refused one, or one that broke. The provider's fault."""
+    ATTEMPT_FAILURE_TIMEOUT: _AttemptFailure.ValueType  # 2
+    """No answer in time. The provider's fault."""
+    ATTEMPT_FAILURE_SERVER_ERROR: _AttemptFailure.ValueType  # 3
+    """A status of 500 or above. The provider's fault."""
+    ATTEMPT_FAILURE_RATE_LIMITED: _AttemptFailure.ValueType  # 4
+    """A status of 429. Counts against the provider."""
+    ATTEMPT_FAILURE_UNAUTHORIZED: _AttemptFailure.ValueType  # 5
+    """A status of 401 or 403. With a user's own key it marks that key as failing; it never counts against the provider."""
+    ATTEMPT_FAILURE_CALLER: _AttemptFailure.ValueType  # 6
+    """The request was at fault: 400, 413, 422, a content filter, a prompt too long for the model."""
+    ATTEMPT_FAILURE_CANCELLED: _AttemptFailure.ValueType  # 7
+    """The client went away before the answer was there."""
+
+class AttemptFailure(_AttemptFailure, metaclass=_AttemptFailureEnumTypeWrapper):
+    """Why an attempt failed, which decides whose fault it was."""
+
+ATTEMPT_FAILURE_UNSPECIFIED: AttemptFailure.ValueType  # 0
+"""Not given, or not known: nobody's fault; it counts neither for nor against the provider."""
+ATTEMPT_FAILURE_CONNECT: AttemptFailure.ValueType  # 1
+"""No connection, a refused one, or one that broke. The provider's fault."""
+ATTEMPT_FAILURE_TIMEOUT: AttemptFailure.ValueType  # 2
+"""No answer in time. The provider's fault."""
+ATTEMPT_FAILURE_SERVER_ERROR: AttemptFailure.ValueType  # 3
+"""A status of 500 or above. The provider's fault."""
+ATTEMPT_FAILURE_RATE_LIMITED: AttemptFailure.ValueType  # 4
+"""A status of 429. Counts against the provider."""
+ATTEMPT_FAILURE_UNAUTHORIZED: AttemptFailure.ValueType  # 5
+"""A status of 401 or 403. With a user's own key it marks that key as failing; it never counts against the provider."""
+ATTEMPT_FAILURE_CALLER: AttemptFailure.ValueType  # 6
+"""The request was at fault: 400, 413, 422, a content filter, a prompt too long for the model."""
+ATTEMPT_FAILURE_CANCELLED: AttemptFailure.ValueType  # 7
+"""The client went away before the answer was there."""
+Global___AttemptFailure: _TypeAlias = AttemptFailure  # noqa: Y015
 
 class _Payer:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -136,3 +182,141 @@ class PowerLevelUsage(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PowerLevelUsage: _TypeAlias = PowerLevelUsage  # noqa: Y015
+
+@_typing.final
+class UsageBucket(_message.Message):
+    """What was used within one hour or day."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    FAILED_REQUESTS_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    COST_USD_FIELD_NUMBER: _builtins.int
+    AVG_LATENCY_MS_FIELD_NUMBER: _builtins.int
+    requests: _builtins.int
+    """Successful requests."""
+    failed_requests: _builtins.int
+    """Failed requests, not counted in `requests`."""
+    input_tokens: _builtins.float
+    """Input tokens, exact to 2^53."""
+    output_tokens: _builtins.float
+    """Output tokens, exact to 2^53."""
+    cost_usd: _builtins.float
+    """US dollars, at the prices of the time."""
+    avg_latency_ms: _builtins.int
+    """Mean latency of successful requests, in whole milliseconds."""
+    @_builtins.property
+    def start(self) -> _timestamp_pb2.Timestamp:
+        """Its first moment."""
+
+    def __init__(
+        self,
+        *,
+        start: _timestamp_pb2.Timestamp | None = ...,
+        requests: _builtins.int = ...,
+        failed_requests: _builtins.int = ...,
+        input_tokens: _builtins.float = ...,
+        output_tokens: _builtins.float = ...,
+        cost_usd: _builtins.float = ...,
+        avg_latency_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg_latency_ms", b"avg_latency_ms", "cost_usd", b"cost_usd", "failed_requests", b"failed_requests", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "requests", b"requests", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageBucket: _TypeAlias = UsageBucket  # noqa: Y015
+
+@_typing.final
+class UsageRecord(_message.Message):
+    """One attempt at a provider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USAGE_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OCCURRED_AT_FIELD_NUMBER: _builtins.int
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    PROVIDER_NAME_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    POWER_LEVEL_FIELD_NUMBER: _builtins.int
+    PAYER_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    COST_USD_FIELD_NUMBER: _builtins.int
+    LATENCY_MS_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    usage_id: _builtins.str
+    """UUIDv7 of the record."""
+    request_id: _builtins.str
+    """The reporter's own id of the attempt."""
+    provider_id: _builtins.str
+    """UUID of the provider."""
+    provider_name: _builtins.str
+    """Name of the provider."""
+    model_id: _builtins.str
+    """UUID of the model."""
+    model_name: _builtins.str
+    """The provider's own identifier of the model."""
+    power_level: _power_level_pb2.PowerLevel.ValueType
+    """The model's power level when it was recorded."""
+    payer: Global___Payer.ValueType
+    """Whose key paid."""
+    input_tokens: _builtins.int
+    """Input tokens."""
+    output_tokens: _builtins.int
+    """Output tokens."""
+    cost_usd: _builtins.float
+    """US dollars, at the prices of the time."""
+    latency_ms: _builtins.int
+    """How long the answer took, in milliseconds. Absent: not known."""
+    status: Global___UsageStatus.ValueType
+    """Whether it succeeded."""
+    failure: Global___AttemptFailure.ValueType
+    """Why it failed; unspecified for a success."""
+    error_message: _builtins.str
+    """What went wrong, in the reporter's words."""
+    decision_id: _builtins.str
+    """UUID of the routing decision it followed. Empty: none."""
+    @_builtins.property
+    def occurred_at(self) -> _timestamp_pb2.Timestamp:
+        """When it happened."""
+
+    def __init__(
+        self,
+        *,
+        usage_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        occurred_at: _timestamp_pb2.Timestamp | None = ...,
+        provider_id: _builtins.str = ...,
+        provider_name: _builtins.str = ...,
+        model_id: _builtins.str = ...,
+        model_name: _builtins.str = ...,
+        power_level: _power_level_pb2.PowerLevel.ValueType = ...,
+        payer: Global___Payer.ValueType = ...,
+        input_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
+        cost_usd: _builtins.float = ...,
+        latency_ms: _builtins.int | None = ...,
+        status: Global___UsageStatus.ValueType = ...,
+        failure: Global___AttemptFailure.ValueType = ...,
+        error_message: _builtins.str = ...,
+        decision_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms", "latency_ms", b"latency_ms", "occurred_at", b"occurred_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms", "cost_usd", b"cost_usd", "decision_id", b"decision_id", "error_message", b"error_message", "failure", b"failure", "input_tokens", b"input_tokens", "latency_ms", b"latency_ms", "model_id", b"model_id", "model_name", b"model_name", "occurred_at", b"occurred_at", "output_tokens", b"output_tokens", "payer", b"payer", "power_level", b"power_level", "provider_id", b"provider_id", "provider_name", b"provider_name", "request_id", b"request_id", "status", b"status", "usage_id", b"usage_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__latency_ms: _TypeAlias = _typing.Literal["latency_ms"]  # noqa: Y015
+    _WhichOneofArgType__latency_ms: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__latency_ms) -> _WhichOneofReturnType__latency_ms | None: ...
+
+Global___UsageRecord: _TypeAlias = UsageRecord  # noqa: Y015

@@ -24,11 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from llmrouter.v2 import power_level_pb2 as llmrouter_dot_v2_dot_power__level__pb2
 from llmrouter.v2 import usage_pb2 as llmrouter_dot_v2_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n llmrouter/v2/usage_service.proto\x12\x0cllmrouter.v2\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18llmrouter/v2/usage.proto\"|\n\x0fGetUsageRequest\x12\x17\n\x04\x64\x61ys\x18\x01 \x01(\rB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x18\n\nstart_date\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x65nd_date\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07user_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x42\x07\n\x05_days\"\xba\x04\n\x10GetUsageResponse\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x30\n\x0cperiod_start\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nperiod_end\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0etotal_requests\x18\x04 \x01(\r\x12\x1a\n\x12total_input_tokens\x18\x05 \x01(\x01\x12\x1b\n\x13total_output_tokens\x18\x06 \x01(\x01\x12\x16\n\x0etotal_cost_usd\x18\x07 \x01(\x01\x12\x43\n\x0b\x62y_provider\x18\x08 \x03(\x0b\x32..llmrouter.v2.GetUsageResponse.ByProviderEntry\x12H\n\x0e\x62y_power_level\x18\t \x03(\x0b\x32\x30.llmrouter.v2.GetUsageResponse.ByPowerLevelEntry\x12\x17\n\x0f\x66\x61iled_requests\x18\n \x01(\r\x1aN\n\x0f\x42yProviderEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.llmrouter.v2.ProviderUsage:\x02\x38\x01\x1aR\n\x11\x42yPowerLevelEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x1d.llmrouter.v2.PowerLevelUsage:\x02\x38\x01\"\x8e\x03\n\x12RecordUsageRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08model_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0cinput_tokens\x18\x04 \x01(\rB\x04\xe2\x41\x01\x01\x12\x1b\n\routput_tokens\x18\x05 \x01(\rB\x04\xe2\x41\x01\x01\x12\x1d\n\nlatency_ms\x18\x06 \x01(\rB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12/\n\x06status\x18\x07 \x01(\x0e\x32\x19.llmrouter.v2.UsageStatusB\x04\xe2\x41\x01\x01\x12\x1b\n\rerror_message\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x64\x65\x63ision_id\x18\t \x01(\tB\x04\xe2\x41\x01\x01\x12(\n\x05payer\x18\n \x01(\x0e\x32\x13.llmrouter.v2.PayerB\x04\xe2\x41\x01\x01\x12\x35\n\x0boccurred_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x42\r\n\x0b_latency_ms\"O\n\x13RecordUsageResponse\x12\x10\n\x08usage_id\x18\x01 \x01(\t\x12\x10\n\x08\x63ost_usd\x18\x02 \x01(\x01\x12\x14\n\x0cis_duplicate\x18\x03 \x01(\x08\x32\xca\x01\n\x0cUsageService\x12\x64\n\x08GetUsage\x12\x1d.llmrouter.v2.GetUsageRequest\x1a\x1e.llmrouter.v2.GetUsageResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v2/llm/usage\x12T\n\x0bRecordUsage\x12 .llmrouter.v2.RecordUsageRequest\x1a!.llmrouter.v2.RecordUsageResponse\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n llmrouter/v2/usage_service.proto\x12\x0cllmrouter.v2\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ellmrouter/v2/power_level.proto\x1a\x18llmrouter/v2/usage.proto\"|\n\x0fGetUsageRequest\x12\x17\n\x04\x64\x61ys\x18\x01 \x01(\rB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x18\n\nstart_date\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x65nd_date\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07user_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x42\x07\n\x05_days\"\xba\x04\n\x10GetUsageResponse\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x30\n\x0cperiod_start\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nperiod_end\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0etotal_requests\x18\x04 \x01(\r\x12\x1a\n\x12total_input_tokens\x18\x05 \x01(\x01\x12\x1b\n\x13total_output_tokens\x18\x06 \x01(\x01\x12\x16\n\x0etotal_cost_usd\x18\x07 \x01(\x01\x12\x43\n\x0b\x62y_provider\x18\x08 \x03(\x0b\x32..llmrouter.v2.GetUsageResponse.ByProviderEntry\x12H\n\x0e\x62y_power_level\x18\t \x03(\x0b\x32\x30.llmrouter.v2.GetUsageResponse.ByPowerLevelEntry\x12\x17\n\x0f\x66\x61iled_requests\x18\n \x01(\r\x1aN\n\x0f\x42yProviderEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.llmrouter.v2.ProviderUsage:\x02\x38\x01\x1aR\n\x11\x42yPowerLevelEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x1d.llmrouter.v2.PowerLevelUsage:\x02\x38\x01\"\xc3\x03\n\x12RecordUsageRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08model_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0cinput_tokens\x18\x04 \x01(\rB\x04\xe2\x41\x01\x01\x12\x1b\n\routput_tokens\x18\x05 \x01(\rB\x04\xe2\x41\x01\x01\x12\x1d\n\nlatency_ms\x18\x06 \x01(\rB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12/\n\x06status\x18\x07 \x01(\x0e\x32\x19.llmrouter.v2.UsageStatusB\x04\xe2\x41\x01\x01\x12\x1b\n\rerror_message\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x64\x65\x63ision_id\x18\t \x01(\tB\x04\xe2\x41\x01\x01\x12(\n\x05payer\x18\n \x01(\x0e\x32\x13.llmrouter.v2.PayerB\x04\xe2\x41\x01\x01\x12\x35\n\x0boccurred_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x33\n\x07\x66\x61ilure\x18\x0c \x01(\x0e\x32\x1c.llmrouter.v2.AttemptFailureB\x04\xe2\x41\x01\x01\x42\r\n\x0b_latency_ms\"O\n\x13RecordUsageResponse\x12\x10\n\x08usage_id\x18\x01 \x01(\t\x12\x10\n\x08\x63ost_usd\x18\x02 \x01(\x01\x12\x14\n\x0cis_duplicate\x18\x03 \x01(\x08\"R\n\x17\x42\x61tchRecordUsageRequest\x12\x37\n\x07records\x18\x01 \x03(\x0b\x32 .llmrouter.v2.RecordUsageRequestB\x04\xe2\x41\x01\x02\"\x8f\x01\n\x16\x42\x61tchRecordUsageResult\x12\x35\n\x08recorded\x18\x01 \x01(\x0b\x32!.llmrouter.v2.RecordUsageResponseH\x00\x12\x33\n\x07refused\x18\x02 \x01(\x0b\x32 .llmrouter.v2.RecordUsageRefusalH\x00\x42\t\n\x07outcome\"5\n\x12RecordUsageRefusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"Q\n\x18\x42\x61tchRecordUsageResponse\x12\x35\n\x07results\x18\x01 \x03(\x0b\x32$.llmrouter.v2.BatchRecordUsageResult\"\xe5\x01\n\x17ListUsageBucketsRequest\x12\x19\n\x0bgranularity\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nstart_date\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x65nd_date\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0bprovider_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08model_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x33\n\x0bpower_level\x18\x06 \x01(\x0e\x32\x18.llmrouter.v2.PowerLevelB\x04\xe2\x41\x01\x01\x12\x15\n\x07user_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\"F\n\x18ListUsageBucketsResponse\x12*\n\x07\x62uckets\x18\x01 \x03(\x0b\x32\x19.llmrouter.v2.UsageBucket\"\xae\x02\n\x17ListUsageRecordsRequest\x12\x18\n\nstart_date\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x65nd_date\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0bprovider_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08model_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x33\n\x0bpower_level\x18\x05 \x01(\x0e\x32\x18.llmrouter.v2.PowerLevelB\x04\xe2\x41\x01\x01\x12/\n\x06status\x18\x06 \x01(\x0e\x32\x19.llmrouter.v2.UsageStatusB\x04\xe2\x41\x01\x01\x12\x15\n\x07user_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x08 \x01(\rB\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\t \x01(\tB\x04\xe2\x41\x01\x01\"_\n\x18ListUsageRecordsResponse\x12*\n\x07records\x18\x01 \x03(\x0b\x32\x19.llmrouter.v2.UsageRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf6\x01\n\x12\x45xportUsageRequest\x12\x18\n\nstart_date\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x65nd_date\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0bprovider_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08model_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x33\n\x0bpower_level\x18\x05 \x01(\x0e\x32\x18.llmrouter.v2.PowerLevelB\x04\xe2\x41\x01\x01\x12/\n\x06status\x18\x06 \x01(\x0e\x32\x19.llmrouter.v2.UsageStatusB\x04\xe2\x41\x01\x01\x12\x15\n\x07user_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x32\xa7\x05\n\x0cUsageService\x12\x64\n\x08GetUsage\x12\x1d.llmrouter.v2.GetUsageRequest\x1a\x1e.llmrouter.v2.GetUsageResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v2/llm/usage\x12\x83\x01\n\x10ListUsageBuckets\x12%.llmrouter.v2.ListUsageBucketsRequest\x1a&.llmrouter.v2.ListUsageBucketsResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v2/llm/usage/series\x12\x84\x01\n\x10ListUsageRecords\x12%.llmrouter.v2.ListUsageRecordsRequest\x1a&.llmrouter.v2.ListUsageRecordsResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v2/llm/usage/records\x12i\n\x0b\x45xportUsage\x12 .llmrouter.v2.ExportUsageRequest\x1a\x14.google.api.HttpBody\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v2/llm/usage/export0\x01\x12T\n\x0bRecordUsage\x12 .llmrouter.v2.RecordUsageRequest\x1a!.llmrouter.v2.RecordUsageResponse\"\x00\x12\x63\n\x10\x42\x61tchRecordUsage\x12%.llmrouter.v2.BatchRecordUsageRequest\x1a&.llmrouter.v2.BatchRecordUsageResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -69,20 +71,94 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDUSAGEREQUEST'].fields_by_name['payer']._serialized_options = b'\342A\001\001'
   _globals['_RECORDUSAGEREQUEST'].fields_by_name['occurred_at']._loaded_options = None
   _globals['_RECORDUSAGEREQUEST'].fields_by_name['occurred_at']._serialized_options = b'\342A\001\001'
+  _globals['_RECORDUSAGEREQUEST'].fields_by_name['failure']._loaded_options = None
+  _globals['_RECORDUSAGEREQUEST'].fields_by_name['failure']._serialized_options = b'\342A\001\001'
+  _globals['_BATCHRECORDUSAGEREQUEST'].fields_by_name['records']._loaded_options = None
+  _globals['_BATCHRECORDUSAGEREQUEST'].fields_by_name['records']._serialized_options = b'\342A\001\002'
+  _globals['_LISTUSAGEBUCKETSREQUEST'].fields_by_name['granularity']._loaded_options = None
+  _globals['_LISTUSAGEBUCKETSREQUEST'].fields_by_name['granularity']._serialized_options = b'\342A\001\001'
+  _globals['_LISTUSAGEBUCKETSREQUEST'].fields_by_name['start_date']._loaded_options = None
+  _globals['_LISTUSAGEBUCKETSREQUEST'].fields_by_name['start_date']._serialized_options = b'\342A\001\001'
+  _globals['_LISTUSAGEBUCKETSREQUEST'].fields_by_name['end_date']._loaded_options = None
+  _globals['_LISTUSAGEBUCKETSREQUEST'].fields_by_name['end_date']._serialized_options = b'\342A\001\001'
+  _globals['_LISTUSAGEBUCKETSREQUEST'].fields_by_name['provider_id']._loaded_options = None
+  _globals['_LISTUSAGEBUCKETSREQUEST'].fields_by_name['provider_id']._serialized_options = b'\342A\001\001'
+  _globals['_LISTUSAGEBUCKETSREQUEST'].fields_by_name['model_id']._loaded_options = None
+  _globals['_LISTUSAGEBUCKETSREQUEST'].fields_by_name['model_id']._serialized_options = b'\342A\001\001'
+  _globals['_LISTUSAGEBUCKETSREQUEST'].fields_by_name['power_level']._loaded_options = None
+  _globals['_LISTUSAGEBUCKETSREQUEST'].fields_by_name['power_level']._serialized_options = b'\342A\001\001'
+  _globals['_LISTUSAGEBUCKETSREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_LISTUSAGEBUCKETSREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\001'
+  _globals['_LISTUSAGERECORDSREQUEST'].fields_by_name['start_date']._loaded_options = None
+  _globals['_LISTUSAGERECORDSREQUEST'].fields_by_name['start_date']._serialized_options = b'\342A\001\001'
+  _globals['_LISTUSAGERECORDSREQUEST'].fields_by_name['end_date']._loaded_options = None
+  _globals['_LISTUSAGERECORDSREQUEST'].fields_by_name['end_date']._serialized_options = b'\342A\001\001'
+  _globals['_LISTUSAGERECORDSREQUEST'].fields_by_name['provider_id']._loaded_options = None
+  _globals['_LISTUSAGERECORDSREQUEST'].fields_by_name['provider_id']._serialized_options = b'\342A\001\001'
+  _globals['_LISTUSAGERECORDSREQUEST'].fields_by_name['model_id']._loaded_options = None
+  _globals['_LISTUSAGERECORDSREQUEST'].fields_by_name['model_id']._serialized_options = b'\342A\001\001'
+  _globals['_LISTUSAGERECORDSREQUEST'].fields_by_name['power_level']._loaded_options = None
+  _globals['_LISTUSAGERECORDSREQUEST'].fields_by_name['power_level']._serialized_options = b'\342A\001\001'
+  _globals['_LISTUSAGERECORDSREQUEST'].fields_by_name['status']._loaded_options = None
+  _globals['_LISTUSAGERECORDSREQUEST'].fields_by_name['status']._serialized_options = b'\342A\001\001'
+  _globals['_LISTUSAGERECORDSREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_LISTUSAGERECORDSREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\001'
+  _globals['_LISTUSAGERECORDSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTUSAGERECORDSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
+  _globals['_LISTUSAGERECORDSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTUSAGERECORDSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['start_date']._loaded_options = None
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['start_date']._serialized_options = b'\342A\001\001'
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['end_date']._loaded_options = None
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['end_date']._serialized_options = b'\342A\001\001'
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['provider_id']._loaded_options = None
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['provider_id']._serialized_options = b'\342A\001\001'
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['model_id']._loaded_options = None
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['model_id']._serialized_options = b'\342A\001\001'
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['power_level']._loaded_options = None
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['power_level']._serialized_options = b'\342A\001\001'
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['status']._loaded_options = None
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['status']._serialized_options = b'\342A\001\001'
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\001'
   _globals['_USAGESERVICE'].methods_by_name['GetUsage']._loaded_options = None
   _globals['_USAGESERVICE'].methods_by_name['GetUsage']._serialized_options = b'\202\323\344\223\002\023\022\021/api/v2/llm/usage'
-  _globals['_GETUSAGEREQUEST']._serialized_start=172
-  _globals['_GETUSAGEREQUEST']._serialized_end=296
-  _globals['_GETUSAGERESPONSE']._serialized_start=299
-  _globals['_GETUSAGERESPONSE']._serialized_end=869
-  _globals['_GETUSAGERESPONSE_BYPROVIDERENTRY']._serialized_start=707
-  _globals['_GETUSAGERESPONSE_BYPROVIDERENTRY']._serialized_end=785
-  _globals['_GETUSAGERESPONSE_BYPOWERLEVELENTRY']._serialized_start=787
-  _globals['_GETUSAGERESPONSE_BYPOWERLEVELENTRY']._serialized_end=869
-  _globals['_RECORDUSAGEREQUEST']._serialized_start=872
-  _globals['_RECORDUSAGEREQUEST']._serialized_end=1270
-  _globals['_RECORDUSAGERESPONSE']._serialized_start=1272
-  _globals['_RECORDUSAGERESPONSE']._serialized_end=1351
-  _globals['_USAGESERVICE']._serialized_start=1354
-  _globals['_USAGESERVICE']._serialized_end=1556
+  _globals['_USAGESERVICE'].methods_by_name['ListUsageBuckets']._loaded_options = None
+  _globals['_USAGESERVICE'].methods_by_name['ListUsageBuckets']._serialized_options = b'\202\323\344\223\002\032\022\030/api/v2/llm/usage/series'
+  _globals['_USAGESERVICE'].methods_by_name['ListUsageRecords']._loaded_options = None
+  _globals['_USAGESERVICE'].methods_by_name['ListUsageRecords']._serialized_options = b'\202\323\344\223\002\033\022\031/api/v2/llm/usage/records'
+  _globals['_USAGESERVICE'].methods_by_name['ExportUsage']._loaded_options = None
+  _globals['_USAGESERVICE'].methods_by_name['ExportUsage']._serialized_options = b'\202\323\344\223\002\032\022\030/api/v2/llm/usage/export'
+  _globals['_GETUSAGEREQUEST']._serialized_start=231
+  _globals['_GETUSAGEREQUEST']._serialized_end=355
+  _globals['_GETUSAGERESPONSE']._serialized_start=358
+  _globals['_GETUSAGERESPONSE']._serialized_end=928
+  _globals['_GETUSAGERESPONSE_BYPROVIDERENTRY']._serialized_start=766
+  _globals['_GETUSAGERESPONSE_BYPROVIDERENTRY']._serialized_end=844
+  _globals['_GETUSAGERESPONSE_BYPOWERLEVELENTRY']._serialized_start=846
+  _globals['_GETUSAGERESPONSE_BYPOWERLEVELENTRY']._serialized_end=928
+  _globals['_RECORDUSAGEREQUEST']._serialized_start=931
+  _globals['_RECORDUSAGEREQUEST']._serialized_end=1382
+  _globals['_RECORDUSAGERESPONSE']._serialized_start=1384
+  _globals['_RECORDUSAGERESPONSE']._serialized_end=1463
+  _globals['_BATCHRECORDUSAGEREQUEST']._serialized_start=1465
+  _globals['_BATCHRECORDUSAGEREQUEST']._serialized_end=1547
+  _globals['_BATCHRECORDUSAGERESULT']._serialized_start=1550
+  _globals['_BATCHRECORDUSAGERESULT']._serialized_end=1693
+  _globals['_RECORDUSAGEREFUSAL']._serialized_start=1695
+  _globals['_RECORDUSAGEREFUSAL']._serialized_end=1748
+  _globals['_BATCHRECORDUSAGERESPONSE']._serialized_start=1750
+  _globals['_BATCHRECORDUSAGERESPONSE']._serialized_end=1831
+  _globals['_LISTUSAGEBUCKETSREQUEST']._serialized_start=1834
+  _globals['_LISTUSAGEBUCKETSREQUEST']._serialized_end=2063
+  _globals['_LISTUSAGEBUCKETSRESPONSE']._serialized_start=2065
+  _globals['_LISTUSAGEBUCKETSRESPONSE']._serialized_end=2135
+  _globals['_LISTUSAGERECORDSREQUEST']._serialized_start=2138
+  _globals['_LISTUSAGERECORDSREQUEST']._serialized_end=2440
+  _globals['_LISTUSAGERECORDSRESPONSE']._serialized_start=2442
+  _globals['_LISTUSAGERECORDSRESPONSE']._serialized_end=2537
+  _globals['_EXPORTUSAGEREQUEST']._serialized_start=2540
+  _globals['_EXPORTUSAGEREQUEST']._serialized_end=2786
+  _globals['_USAGESERVICE']._serialized_start=2789
+  _globals['_USAGESERVICE']._serialized_end=3468
 # @@protoc_insertion_point(module_scope)

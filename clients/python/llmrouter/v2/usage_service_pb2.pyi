@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from llmrouter.v2 import power_level_pb2 as _power_level_pb2
 from llmrouter.v2 import usage_pb2 as _usage_pb2
 import builtins as _builtins
 import sys
@@ -181,6 +182,7 @@ class RecordUsageRequest(_message.Message):
     DECISION_ID_FIELD_NUMBER: _builtins.int
     PAYER_FIELD_NUMBER: _builtins.int
     OCCURRED_AT_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """UUID of the user who used it."""
     request_id: _builtins.str
@@ -203,6 +205,8 @@ class RecordUsageRequest(_message.Message):
     """UUID of the routing decision it followed. Default none."""
     payer: _usage_pb2.Payer.ValueType
     """Whose key paid."""
+    failure: _usage_pb2.AttemptFailure.ValueType
+    """Why it failed; only together with an ERROR status. It feeds the provider's health."""
     @_builtins.property
     def occurred_at(self) -> _timestamp_pb2.Timestamp:
         """When it happened, at most 30 days ago and not in the future. Default now."""
@@ -221,10 +225,11 @@ class RecordUsageRequest(_message.Message):
         decision_id: _builtins.str = ...,
         payer: _usage_pb2.Payer.ValueType = ...,
         occurred_at: _timestamp_pb2.Timestamp | None = ...,
+        failure: _usage_pb2.AttemptFailure.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms", "latency_ms", b"latency_ms", "occurred_at", b"occurred_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms", "decision_id", b"decision_id", "error_message", b"error_message", "input_tokens", b"input_tokens", "latency_ms", b"latency_ms", "model_id", b"model_id", "occurred_at", b"occurred_at", "output_tokens", b"output_tokens", "payer", b"payer", "request_id", b"request_id", "status", b"status", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms", "decision_id", b"decision_id", "error_message", b"error_message", "failure", b"failure", "input_tokens", b"input_tokens", "latency_ms", b"latency_ms", "model_id", b"model_id", "occurred_at", b"occurred_at", "output_tokens", b"output_tokens", "payer", b"payer", "request_id", b"request_id", "status", b"status", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__latency_ms: _TypeAlias = _typing.Literal["latency_ms"]  # noqa: Y015
     _WhichOneofArgType__latency_ms: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms"]  # noqa: Y015
@@ -261,3 +266,307 @@ class RecordUsageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RecordUsageResponse: _TypeAlias = RecordUsageResponse  # noqa: Y015
+
+@_typing.final
+class BatchRecordUsageRequest(_message.Message):
+    """Request of BatchRecordUsage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordUsageRequest]:
+        """The attempts, 1 to 1000."""
+
+    def __init__(
+        self,
+        *,
+        records: _abc.Iterable[Global___RecordUsageRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchRecordUsageRequest: _TypeAlias = BatchRecordUsageRequest  # noqa: Y015
+
+@_typing.final
+class BatchRecordUsageResult(_message.Message):
+    """What became of one record of a batch: a response, or why it was refused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDED_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def recorded(self) -> Global___RecordUsageResponse:
+        """It is stored, now or before."""
+
+    @_builtins.property
+    def refused(self) -> Global___RecordUsageRefusal:
+        """It was refused."""
+
+    def __init__(
+        self,
+        *,
+        recorded: Global___RecordUsageResponse | None = ...,
+        refused: Global___RecordUsageRefusal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "recorded", b"recorded", "refused", b"refused"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "recorded", b"recorded", "refused", b"refused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["recorded", "refused"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___BatchRecordUsageResult: _TypeAlias = BatchRecordUsageResult  # noqa: Y015
+
+@_typing.final
+class RecordUsageRefusal(_message.Message):
+    """Why a record was refused; sending it again as it is would be no use."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """A value of ErrorReason without its prefix: INVALID_FIELD or RESOURCE_NOT_FOUND."""
+    message: _builtins.str
+    """The same in a sentence."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordUsageRefusal: _TypeAlias = RecordUsageRefusal  # noqa: Y015
+
+@_typing.final
+class BatchRecordUsageResponse(_message.Message):
+    """Response of BatchRecordUsage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchRecordUsageResult]:
+        """One result for each record, in their order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___BatchRecordUsageResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchRecordUsageResponse: _TypeAlias = BatchRecordUsageResponse  # noqa: Y015
+
+@_typing.final
+class ListUsageBucketsRequest(_message.Message):
+    """Request of ListUsageBuckets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANULARITY_FIELD_NUMBER: _builtins.int
+    START_DATE_FIELD_NUMBER: _builtins.int
+    END_DATE_FIELD_NUMBER: _builtins.int
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    POWER_LEVEL_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    granularity: _builtins.str
+    """`day` (UTC) or `hour`. Default `day`."""
+    start_date: _builtins.str
+    """First UTC day, as YYYY-MM-DD. Default: 30 days by day, or 2 days by hour, ending with end_date."""
+    end_date: _builtins.str
+    """Last UTC day, as YYYY-MM-DD. Default today. At most 365 days in all by day, 31 by hour."""
+    provider_id: _builtins.str
+    """Only usage of this provider, a UUID. Default: all."""
+    model_id: _builtins.str
+    """Only usage of this model, a UUID. Default: all."""
+    power_level: _power_level_pb2.PowerLevel.ValueType
+    """Only usage at this power level. Default: all."""
+    user_id: _builtins.str
+    """UUID of the user: required from the role service; else absent, or the caller's own."""
+    def __init__(
+        self,
+        *,
+        granularity: _builtins.str = ...,
+        start_date: _builtins.str = ...,
+        end_date: _builtins.str = ...,
+        provider_id: _builtins.str = ...,
+        model_id: _builtins.str = ...,
+        power_level: _power_level_pb2.PowerLevel.ValueType = ...,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_date", b"end_date", "granularity", b"granularity", "model_id", b"model_id", "power_level", b"power_level", "provider_id", b"provider_id", "start_date", b"start_date", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUsageBucketsRequest: _TypeAlias = ListUsageBucketsRequest  # noqa: Y015
+
+@_typing.final
+class ListUsageBucketsResponse(_message.Message):
+    """Response of ListUsageBuckets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUCKETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def buckets(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.UsageBucket]:
+        """One for each hour or day of the period, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        buckets: _abc.Iterable[_usage_pb2.UsageBucket] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUsageBucketsResponse: _TypeAlias = ListUsageBucketsResponse  # noqa: Y015
+
+@_typing.final
+class ListUsageRecordsRequest(_message.Message):
+    """Request of ListUsageRecords."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_DATE_FIELD_NUMBER: _builtins.int
+    END_DATE_FIELD_NUMBER: _builtins.int
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    POWER_LEVEL_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    start_date: _builtins.str
+    """First UTC day, as YYYY-MM-DD. Default: 30 days ending with end_date."""
+    end_date: _builtins.str
+    """Last UTC day, as YYYY-MM-DD. Default today. At most 365 days in all."""
+    provider_id: _builtins.str
+    """Only records of this provider, a UUID. Default: all."""
+    model_id: _builtins.str
+    """Only records of this model, a UUID. Default: all."""
+    power_level: _power_level_pb2.PowerLevel.ValueType
+    """Only records at this power level. Default: all."""
+    status: _usage_pb2.UsageStatus.ValueType
+    """Only successes or only errors. Default: all."""
+    user_id: _builtins.str
+    """UUID of the user: required from the role service; else absent, or the caller's own."""
+    page_size: _builtins.int
+    """The most records in one answer, 1 to 500. Default (0) 100."""
+    page_token: _builtins.str
+    """The `next_page_token` of the answer before; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        start_date: _builtins.str = ...,
+        end_date: _builtins.str = ...,
+        provider_id: _builtins.str = ...,
+        model_id: _builtins.str = ...,
+        power_level: _power_level_pb2.PowerLevel.ValueType = ...,
+        status: _usage_pb2.UsageStatus.ValueType = ...,
+        user_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_date", b"end_date", "model_id", b"model_id", "page_size", b"page_size", "page_token", b"page_token", "power_level", b"power_level", "provider_id", b"provider_id", "start_date", b"start_date", "status", b"status", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUsageRecordsRequest: _TypeAlias = ListUsageRecordsRequest  # noqa: Y015
+
+@_typing.final
+class ListUsageRecordsResponse(_message.Message):
+    """Response of ListUsageRecords."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Pass as `page_token` for the next page; empty when there is none."""
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.UsageRecord]:
+        """One page, newest first."""
+
+    def __init__(
+        self,
+        *,
+        records: _abc.Iterable[_usage_pb2.UsageRecord] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUsageRecordsResponse: _TypeAlias = ListUsageRecordsResponse  # noqa: Y015
+
+@_typing.final
+class ExportUsageRequest(_message.Message):
+    """Request of ExportUsage. The filters are those of ListUsageRecordsRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_DATE_FIELD_NUMBER: _builtins.int
+    END_DATE_FIELD_NUMBER: _builtins.int
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    POWER_LEVEL_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    start_date: _builtins.str
+    """First UTC day, as YYYY-MM-DD. Default: 30 days ending with end_date."""
+    end_date: _builtins.str
+    """Last UTC day, as YYYY-MM-DD. Default today. At most 365 days in all."""
+    provider_id: _builtins.str
+    """Only records of this provider, a UUID. Default: all."""
+    model_id: _builtins.str
+    """Only records of this model, a UUID. Default: all."""
+    power_level: _power_level_pb2.PowerLevel.ValueType
+    """Only records at this power level. Default: all."""
+    status: _usage_pb2.UsageStatus.ValueType
+    """Only successes or only errors. Default: all."""
+    user_id: _builtins.str
+    """UUID of the user: required from the role service; else absent, or the caller's own."""
+    def __init__(
+        self,
+        *,
+        start_date: _builtins.str = ...,
+        end_date: _builtins.str = ...,
+        provider_id: _builtins.str = ...,
+        model_id: _builtins.str = ...,
+        power_level: _power_level_pb2.PowerLevel.ValueType = ...,
+        status: _usage_pb2.UsageStatus.ValueType = ...,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_date", b"end_date", "model_id", b"model_id", "power_level", b"power_level", "provider_id", b"provider_id", "start_date", b"start_date", "status", b"status", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportUsageRequest: _TypeAlias = ExportUsageRequest  # noqa: Y015

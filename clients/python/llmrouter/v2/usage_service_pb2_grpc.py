@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from llmrouter.v2 import usage_service_pb2 as llmrouter_dot_v2_dot_usage__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -40,10 +41,30 @@ class UsageServiceStub:
                 request_serializer=llmrouter_dot_v2_dot_usage__service__pb2.GetUsageRequest.SerializeToString,
                 response_deserializer=llmrouter_dot_v2_dot_usage__service__pb2.GetUsageResponse.FromString,
                 _registered_method=True)
+        self.ListUsageBuckets = channel.unary_unary(
+                '/llmrouter.v2.UsageService/ListUsageBuckets',
+                request_serializer=llmrouter_dot_v2_dot_usage__service__pb2.ListUsageBucketsRequest.SerializeToString,
+                response_deserializer=llmrouter_dot_v2_dot_usage__service__pb2.ListUsageBucketsResponse.FromString,
+                _registered_method=True)
+        self.ListUsageRecords = channel.unary_unary(
+                '/llmrouter.v2.UsageService/ListUsageRecords',
+                request_serializer=llmrouter_dot_v2_dot_usage__service__pb2.ListUsageRecordsRequest.SerializeToString,
+                response_deserializer=llmrouter_dot_v2_dot_usage__service__pb2.ListUsageRecordsResponse.FromString,
+                _registered_method=True)
+        self.ExportUsage = channel.unary_stream(
+                '/llmrouter.v2.UsageService/ExportUsage',
+                request_serializer=llmrouter_dot_v2_dot_usage__service__pb2.ExportUsageRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
         self.RecordUsage = channel.unary_unary(
                 '/llmrouter.v2.UsageService/RecordUsage',
                 request_serializer=llmrouter_dot_v2_dot_usage__service__pb2.RecordUsageRequest.SerializeToString,
                 response_deserializer=llmrouter_dot_v2_dot_usage__service__pb2.RecordUsageResponse.FromString,
+                _registered_method=True)
+        self.BatchRecordUsage = channel.unary_unary(
+                '/llmrouter.v2.UsageService/BatchRecordUsage',
+                request_serializer=llmrouter_dot_v2_dot_usage__service__pb2.BatchRecordUsageRequest.SerializeToString,
+                response_deserializer=llmrouter_dot_v2_dot_usage__service__pb2.BatchRecordUsageResponse.FromString,
                 _registered_method=True)
 
 
@@ -61,12 +82,55 @@ class UsageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListUsageBuckets(self, request, context):
+        """Sums the usage of each hour or day of a period, oldest first, hours and days without any usage included.
+
+        For every user, for themselves; the role service names the user. Errors: INVALID_FIELD; ROLE_REQUIRED when a user
+        names another user.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUsageRecords(self, request, context):
+        """Lists single attempts, newest first. Records are kept for as long as the operator has set (`USAGE_RETENTION_DAYS`).
+
+        For every user, for themselves; the role service names the user. Errors: INVALID_FIELD; ROLE_REQUIRED when a user
+        names another user.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportUsage(self, request, context):
+        """Streams the attempts of a period as CSV (RFC 4180, UTF-8, with a header), newest first. A text that a spreadsheet
+        would take for a formula has an apostrophe before it. An export that cannot be completed ends with a row that says
+        so.
+
+        For every user, for themselves; the role service names the user. Errors: INVALID_FIELD; ROLE_REQUIRED when a user
+        names another user.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RecordUsage(self, request, context):
         """Records one attempt at a provider. Acknowledged only when it is stored; recording the same request_id of the same
-        user again, with whatever figures, stores nothing and returns the first record's answer.
+        user again within 30 days, with whatever figures, stores nothing and returns the first record's answer.
 
         Needs the role service; over gRPC only. Errors: INVALID_FIELD; RESOURCE_NOT_FOUND when there is no such model;
         ROLE_REQUIRED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchRecordUsage(self, request, context):
+        """Records up to 1000 attempts, each as RecordUsage does. Each has a result of its own: one that is refused takes no
+        other with it.
+
+        Needs the role service; over gRPC only. Errors: INVALID_FIELD for no records or too many; ROLE_REQUIRED;
+        UNAVAILABLE when any could not be stored: send them all again, none counts twice.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -80,10 +144,30 @@ def add_UsageServiceServicer_to_server(servicer, server):
                     request_deserializer=llmrouter_dot_v2_dot_usage__service__pb2.GetUsageRequest.FromString,
                     response_serializer=llmrouter_dot_v2_dot_usage__service__pb2.GetUsageResponse.SerializeToString,
             ),
+            'ListUsageBuckets': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUsageBuckets,
+                    request_deserializer=llmrouter_dot_v2_dot_usage__service__pb2.ListUsageBucketsRequest.FromString,
+                    response_serializer=llmrouter_dot_v2_dot_usage__service__pb2.ListUsageBucketsResponse.SerializeToString,
+            ),
+            'ListUsageRecords': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUsageRecords,
+                    request_deserializer=llmrouter_dot_v2_dot_usage__service__pb2.ListUsageRecordsRequest.FromString,
+                    response_serializer=llmrouter_dot_v2_dot_usage__service__pb2.ListUsageRecordsResponse.SerializeToString,
+            ),
+            'ExportUsage': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportUsage,
+                    request_deserializer=llmrouter_dot_v2_dot_usage__service__pb2.ExportUsageRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
             'RecordUsage': grpc.unary_unary_rpc_method_handler(
                     servicer.RecordUsage,
                     request_deserializer=llmrouter_dot_v2_dot_usage__service__pb2.RecordUsageRequest.FromString,
                     response_serializer=llmrouter_dot_v2_dot_usage__service__pb2.RecordUsageResponse.SerializeToString,
+            ),
+            'BatchRecordUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchRecordUsage,
+                    request_deserializer=llmrouter_dot_v2_dot_usage__service__pb2.BatchRecordUsageRequest.FromString,
+                    response_serializer=llmrouter_dot_v2_dot_usage__service__pb2.BatchRecordUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -125,6 +209,87 @@ class UsageService:
             _registered_method=True)
 
     @staticmethod
+    def ListUsageBuckets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmrouter.v2.UsageService/ListUsageBuckets',
+            llmrouter_dot_v2_dot_usage__service__pb2.ListUsageBucketsRequest.SerializeToString,
+            llmrouter_dot_v2_dot_usage__service__pb2.ListUsageBucketsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUsageRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmrouter.v2.UsageService/ListUsageRecords',
+            llmrouter_dot_v2_dot_usage__service__pb2.ListUsageRecordsRequest.SerializeToString,
+            llmrouter_dot_v2_dot_usage__service__pb2.ListUsageRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/llmrouter.v2.UsageService/ExportUsage',
+            llmrouter_dot_v2_dot_usage__service__pb2.ExportUsageRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RecordUsage(request,
             target,
             options=(),
@@ -141,6 +306,33 @@ class UsageService:
             '/llmrouter.v2.UsageService/RecordUsage',
             llmrouter_dot_v2_dot_usage__service__pb2.RecordUsageRequest.SerializeToString,
             llmrouter_dot_v2_dot_usage__service__pb2.RecordUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchRecordUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmrouter.v2.UsageService/BatchRecordUsage',
+            llmrouter_dot_v2_dot_usage__service__pb2.BatchRecordUsageRequest.SerializeToString,
+            llmrouter_dot_v2_dot_usage__service__pb2.BatchRecordUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
 from llmrouter.v2 import usage_service_pb2 as _usage_service_pb2
 import abc as _abc_1
@@ -39,12 +40,39 @@ class UsageServiceStub:
     For every user, for themselves; the role service names the user. Errors: INVALID_FIELD; ROLE_REQUIRED when a user
     names another user.
     """
+    ListUsageBuckets: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.ListUsageBucketsRequest, _usage_service_pb2.ListUsageBucketsResponse]
+    """Sums the usage of each hour or day of a period, oldest first, hours and days without any usage included.
+
+    For every user, for themselves; the role service names the user. Errors: INVALID_FIELD; ROLE_REQUIRED when a user
+    names another user.
+    """
+    ListUsageRecords: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.ListUsageRecordsRequest, _usage_service_pb2.ListUsageRecordsResponse]
+    """Lists single attempts, newest first. Records are kept for as long as the operator has set (`USAGE_RETENTION_DAYS`).
+
+    For every user, for themselves; the role service names the user. Errors: INVALID_FIELD; ROLE_REQUIRED when a user
+    names another user.
+    """
+    ExportUsage: _grpc.UnaryStreamMultiCallable[_usage_service_pb2.ExportUsageRequest, _httpbody_pb2.HttpBody]
+    """Streams the attempts of a period as CSV (RFC 4180, UTF-8, with a header), newest first. A text that a spreadsheet
+    would take for a formula has an apostrophe before it. An export that cannot be completed ends with a row that says
+    so.
+
+    For every user, for themselves; the role service names the user. Errors: INVALID_FIELD; ROLE_REQUIRED when a user
+    names another user.
+    """
     RecordUsage: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.RecordUsageRequest, _usage_service_pb2.RecordUsageResponse]
     """Records one attempt at a provider. Acknowledged only when it is stored; recording the same request_id of the same
-    user again, with whatever figures, stores nothing and returns the first record's answer.
+    user again within 30 days, with whatever figures, stores nothing and returns the first record's answer.
 
     Needs the role service; over gRPC only. Errors: INVALID_FIELD; RESOURCE_NOT_FOUND when there is no such model;
     ROLE_REQUIRED.
+    """
+    BatchRecordUsage: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.BatchRecordUsageRequest, _usage_service_pb2.BatchRecordUsageResponse]
+    """Records up to 1000 attempts, each as RecordUsage does. Each has a result of its own: one that is refused takes no
+    other with it.
+
+    Needs the role service; over gRPC only. Errors: INVALID_FIELD for no records or too many; ROLE_REQUIRED;
+    UNAVAILABLE when any could not be stored: send them all again, none counts twice.
     """
 
 @_typing.type_check_only
@@ -58,12 +86,39 @@ class UsageServiceAsyncStub(UsageServiceStub):
     For every user, for themselves; the role service names the user. Errors: INVALID_FIELD; ROLE_REQUIRED when a user
     names another user.
     """
+    ListUsageBuckets: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ListUsageBucketsRequest, _usage_service_pb2.ListUsageBucketsResponse]  # type: ignore[assignment]
+    """Sums the usage of each hour or day of a period, oldest first, hours and days without any usage included.
+
+    For every user, for themselves; the role service names the user. Errors: INVALID_FIELD; ROLE_REQUIRED when a user
+    names another user.
+    """
+    ListUsageRecords: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ListUsageRecordsRequest, _usage_service_pb2.ListUsageRecordsResponse]  # type: ignore[assignment]
+    """Lists single attempts, newest first. Records are kept for as long as the operator has set (`USAGE_RETENTION_DAYS`).
+
+    For every user, for themselves; the role service names the user. Errors: INVALID_FIELD; ROLE_REQUIRED when a user
+    names another user.
+    """
+    ExportUsage: _aio.UnaryStreamMultiCallable[_usage_service_pb2.ExportUsageRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """Streams the attempts of a period as CSV (RFC 4180, UTF-8, with a header), newest first. A text that a spreadsheet
+    would take for a formula has an apostrophe before it. An export that cannot be completed ends with a row that says
+    so.
+
+    For every user, for themselves; the role service names the user. Errors: INVALID_FIELD; ROLE_REQUIRED when a user
+    names another user.
+    """
     RecordUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.RecordUsageRequest, _usage_service_pb2.RecordUsageResponse]  # type: ignore[assignment]
     """Records one attempt at a provider. Acknowledged only when it is stored; recording the same request_id of the same
-    user again, with whatever figures, stores nothing and returns the first record's answer.
+    user again within 30 days, with whatever figures, stores nothing and returns the first record's answer.
 
     Needs the role service; over gRPC only. Errors: INVALID_FIELD; RESOURCE_NOT_FOUND when there is no such model;
     ROLE_REQUIRED.
+    """
+    BatchRecordUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.BatchRecordUsageRequest, _usage_service_pb2.BatchRecordUsageResponse]  # type: ignore[assignment]
+    """Records up to 1000 attempts, each as RecordUsage does. Each has a result of its own: one that is refused takes no
+    other with it.
+
+    Needs the role service; over gRPC only. Errors: INVALID_FIELD for no records or too many; ROLE_REQUIRED;
+    UNAVAILABLE when any could not be stored: send them all again, none counts twice.
     """
 
 class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -82,16 +137,67 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def ListUsageBuckets(
+        self,
+        request: _usage_service_pb2.ListUsageBucketsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_service_pb2.ListUsageBucketsResponse, _abc.Awaitable[_usage_service_pb2.ListUsageBucketsResponse]]:
+        """Sums the usage of each hour or day of a period, oldest first, hours and days without any usage included.
+
+        For every user, for themselves; the role service names the user. Errors: INVALID_FIELD; ROLE_REQUIRED when a user
+        names another user.
+        """
+
+    @_abc_1.abstractmethod
+    def ListUsageRecords(
+        self,
+        request: _usage_service_pb2.ListUsageRecordsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_service_pb2.ListUsageRecordsResponse, _abc.Awaitable[_usage_service_pb2.ListUsageRecordsResponse]]:
+        """Lists single attempts, newest first. Records are kept for as long as the operator has set (`USAGE_RETENTION_DAYS`).
+
+        For every user, for themselves; the role service names the user. Errors: INVALID_FIELD; ROLE_REQUIRED when a user
+        names another user.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportUsage(
+        self,
+        request: _usage_service_pb2.ExportUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """Streams the attempts of a period as CSV (RFC 4180, UTF-8, with a header), newest first. A text that a spreadsheet
+        would take for a formula has an apostrophe before it. An export that cannot be completed ends with a row that says
+        so.
+
+        For every user, for themselves; the role service names the user. Errors: INVALID_FIELD; ROLE_REQUIRED when a user
+        names another user.
+        """
+
+    @_abc_1.abstractmethod
     def RecordUsage(
         self,
         request: _usage_service_pb2.RecordUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_usage_service_pb2.RecordUsageResponse, _abc.Awaitable[_usage_service_pb2.RecordUsageResponse]]:
         """Records one attempt at a provider. Acknowledged only when it is stored; recording the same request_id of the same
-        user again, with whatever figures, stores nothing and returns the first record's answer.
+        user again within 30 days, with whatever figures, stores nothing and returns the first record's answer.
 
         Needs the role service; over gRPC only. Errors: INVALID_FIELD; RESOURCE_NOT_FOUND when there is no such model;
         ROLE_REQUIRED.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchRecordUsage(
+        self,
+        request: _usage_service_pb2.BatchRecordUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_service_pb2.BatchRecordUsageResponse, _abc.Awaitable[_usage_service_pb2.BatchRecordUsageResponse]]:
+        """Records up to 1000 attempts, each as RecordUsage does. Each has a result of its own: one that is refused takes no
+        other with it.
+
+        Needs the role service; over gRPC only. Errors: INVALID_FIELD for no records or too many; ROLE_REQUIRED;
+        UNAVAILABLE when any could not be stored: send them all again, none counts twice.
         """
 
 def add_UsageServiceServicer_to_server(servicer: UsageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
