@@ -200,33 +200,67 @@ def test_any_other_fraction_is_refused(value: float) -> None:
     assert found == [FieldViolation("cost_weight", "must be from 0 to 1")]
 
 
-@given(st.integers(0, 10**10))
-def test_every_amount_of_cents_is_read_exactly(cents: int) -> None:
+@given(st.integers(0, 10**10), st.integers(0, 6))
+def test_every_decimal_of_so_many_places_is_read_exactly(units: int, places: int) -> None:
     fields = Fields()
-    assert fields.dollars("budget", cents / 100, most=10**8) == Decimal(cents) / 100
+    read = fields.decimal("price", units / 10**places, most=10**10, places=places)
+    assert read == Decimal(units).scaleb(-places)
     fields.done()
 
 
-@pytest.mark.parametrize("value", [-0.01, 100.01, math.nan, math.inf, -math.inf, 1e308])
-def test_dollars_out_of_range_are_refused_and_read_as_0(value: float) -> None:
+@pytest.mark.parametrize("value", [-5e-324, -0.01, 100.0001, math.nan, math.inf, -math.inf, 1e308, 2**32 - 1])
+def test_a_decimal_out_of_range_is_refused_and_read_as_0(value: float) -> None:
     fields = Fields()
-    assert fields.dollars("budget", value, most=100) == 0
-    found = problems(lambda fields: fields.dollars("budget", value, most=100))
-    assert found == [FieldViolation("budget", "must be from 0 to 100")]
+    assert fields.decimal("price", value, most=100, places=4) == 0
+    found = problems(lambda fields: fields.decimal("price", value, most=100, places=4))
+    assert found == [FieldViolation("price", "must be from 0 to 100")]
 
 
-@pytest.mark.parametrize("value", [0.001, 1.005, 0.1 + 0.2, 1e-7, 5e-324, 99.999])
-def test_dollars_with_parts_of_a_cent_are_refused(value: float) -> None:
-    found = problems(lambda fields: fields.dollars("budget", value, most=100))
-    assert found == [FieldViolation("budget", "must have at most 2 decimals")]
+@pytest.mark.parametrize(
+    ("value", "places", "good"),
+    [
+        (100, 0, True),
+        (0.5, 0, False),
+        (1.25, 2, True),
+        (1.255, 2, False),
+        (0.0001, 4, True),
+        (0.00015, 4, False),
+        (99.9999, 4, True),
+        (99.99999, 4, False),
+        (0.1 + 0.2, 4, False),  # 0.30000000000000004
+        (1e-7, 4, False),
+        (5e-324, 4, False),
+    ],
+)
+def test_a_decimal_may_have_so_many_places_and_no_more(value: float, places: int, good: bool) -> None:
+    found = problems(lambda fields: fields.decimal("price", value, most=100, places=places))
+    assert found == ([] if good else [FieldViolation("price", f"must have at most {places} decimals")])
 
 
-@given(st.floats())
-def test_no_float_makes_the_dollar_reader_fail_and_what_it_accepts_is_whole_cents(value: float) -> None:
-    amount = Fields().dollars("budget", value, most=10**8)
-    if is_good(lambda fields: fields.dollars("budget", value, most=10**8)):
+def test_minus_zero_is_read_as_zero_without_a_sign() -> None:
+    fields = Fields()
+    assert str(fields.decimal("price", -0.0, most=100, places=4)) == "0.0"
+    fields.done()
+
+
+@given(st.floats(), st.integers(0, 4))
+def test_no_float_makes_the_decimal_reader_fail_and_what_it_accepts_is_the_same_number(
+    value: float, places: int
+) -> None:
+    amount = Fields().decimal("price", value, most=10**8, places=places)
+    if is_good(lambda fields: fields.decimal("price", value, most=10**8, places=places)):
         assert float(amount) == value
-        assert amount * 100 == int(amount * 100)
+        assert amount.scaleb(places) == int(amount.scaleb(places))
+
+
+def test_dollars_are_decimals_to_the_cent() -> None:
+    fields = Fields()
+    assert fields.dollars("budget", 99.99, most=100) == Decimal("99.99")
+    fields.done()
+    found = problems(lambda fields: fields.dollars("budget", 1.005, most=100))
+    assert found == [FieldViolation("budget", "must have at most 2 decimals")]
+    found = problems(lambda fields: fields.dollars("budget", 100.01, most=100))
+    assert found == [FieldViolation("budget", "must be from 0 to 100")]
 
 
 # --- JSON objects ---

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from llmrouter_server.catalog.etag import etag_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
 MAX_CONFIG_BYTES = 16_384
 MAX_PRIORITY = 1000
 PROVIDER_TYPE = r"[a-z][a-z0-9_-]{0,49}"
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+SPECIAL_NETWORKS = tuple(map(ipaddress.IPv6Network, ("::/96", "64:ff9b:1::/48", "2002::/16")))
+"""Lead to IPv4 addresses of any kind through translators or tunnels, and never to a provider."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +37,27 @@ class Provider:
     config: Mapping[str, object]
     model_count: int
     """Its enabled models."""
+    has_platform_key: bool
+    revision: int
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def etag(self) -> str:
+        """Changes with every change."""
+        return etag_of(self.id, self.revision)
+
+    def facts(self) -> dict[str, object]:
+        """Return everything that can be changed, as JSON."""
+        return {
+            "name": self.name,
+            "provider_type": self.provider_type,
+            "api_endpoint": self.api_endpoint,
+            "requires_byok": self.requires_byok,
+            "is_enabled": self.is_enabled,
+            "priority": self.priority,
+            "config": dict(self.config),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +71,11 @@ class ProviderChanges:
     is_enabled: bool | None = None
     priority: int | None = None
     config: Mapping[str, object] | None = None
+
+    def applied_to(self, provider: Provider) -> Provider:
+        """Return the provider with these values."""
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return dataclasses.replace(provider, **{name: value for name, value in given.items() if value is not None})
 
 
 def endpoint_problem(endpoint: str, *, allow_private: bool) -> str | None:
@@ -64,12 +94,16 @@ def endpoint_problem(endpoint: str, *, allow_private: bool) -> str | None:
         return "must hold no user name or password"
     if url.query or url.fragment or any(character.isspace() for character in endpoint):
         return "must be a base URL, without query, fragment or spaces"
-    if not allow_private and _is_private(host):
+    if not allow_private and is_private_address(host):
         return "must not be a loopback, private or link-local address"
     return None
 
 
-def _is_private(host: str) -> bool:
+def is_private_address(host: str) -> bool:
+    """Tell whether a host is a loopback, private, link-local or otherwise special address, or a name for this machine.
+
+    Other names are not: ask again with what they resolve to.
+    """
     if host.rstrip(".").lower() in ("localhost", "localhost.localdomain") or host.rstrip(".").lower().endswith(
         ".localhost"
     ):
@@ -80,4 +114,17 @@ def _is_private(host: str) -> bool:
         # "127.1", "0x7f000001" and "2130706433" are addresses for many resolvers, and no name ends in a number.
         last = host.rstrip(".").rpartition(".")[2].lower()
         return last.isdigit() or last.startswith("0x")
+    if isinstance(address, ipaddress.IPv6Address):
+        embedded = _embedded_ipv4(address)
+        if embedded is not None:
+            return is_private_address(str(embedded))
+        if address.is_site_local or any(address in network for network in SPECIAL_NETWORKS):
+            return True
     return not address.is_global or address.is_multicast
+
+
+def _embedded_ipv4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """Return the IPv4 address that an IPv6 address leads to by translation (IPv4-mapped, NAT64), or None."""
+    if address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in NAT64 else None

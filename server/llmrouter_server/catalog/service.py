@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, cast
 
 from llmrouter.v2 import (
@@ -13,21 +12,22 @@ from llmrouter.v2 import (
     provider_service_pb2,
     provider_service_pb2_grpc,
 )
-from llmrouter_server.catalog.power_level import power_level_message, read_power_level
-from llmrouter_server.catalog.provider import (
-    MAX_CONFIG_BYTES,
-    MAX_PRIORITY,
-    PROVIDER_TYPE,
-    ProviderChanges,
-    endpoint_problem,
-)
+from llmrouter_server import errors
+from llmrouter_server.byok.cipher import read_credential
+from llmrouter_server.catalog import model_wire, provider_wire
+from llmrouter_server.catalog.model import ModelChanges
+from llmrouter_server.catalog.model_wire import model_message, read_model
+from llmrouter_server.catalog.power_level import read_power_level
+from llmrouter_server.catalog.provider import ProviderChanges
+from llmrouter_server.catalog.provider_wire import provider_message, read_provider
+from llmrouter_server.runtime.auth import Role
 from llmrouter_server.runtime.fields import Fields, next_page_token
-from llmrouter_server.runtime.interceptor import mark_created
-from llmrouter_server.runtime.messages import struct, timestamp
+from llmrouter_server.runtime.interceptor import current_caller, mark_created
 
 if TYPE_CHECKING:
-    from llmrouter_server.catalog.model import Model
-    from llmrouter_server.catalog.provider import Provider
+    from collections.abc import Awaitable, Callable
+
+    from llmrouter_server.byok.platform import PlatformKeyStore
     from llmrouter_server.catalog.store import CatalogStore
     from llmrouter_server.runtime.interceptor import Context
 
@@ -35,8 +35,17 @@ if TYPE_CHECKING:
 class ProviderService(provider_service_pb2_grpc.ProviderServiceServicer):
     """Providers, for admins."""
 
-    def __init__(self, store: CatalogStore, *, allow_private_endpoints: bool) -> None:
-        self._store, self._allow_private = store, allow_private_endpoints
+    def __init__(
+        self,
+        store: CatalogStore,
+        platform_keys: PlatformKeyStore,
+        changed: Callable[[], Awaitable[None]],
+        *,
+        allow_private_endpoints: bool,
+    ) -> None:
+        """`changed` is awaited after each change and before its answer."""
+        self._store, self._platform_keys, self._changed = store, platform_keys, changed
+        self._allow_private = allow_private_endpoints
 
     async def ListProviders(
         self, request: provider_service_pb2.ListProvidersRequest, _context: Context
@@ -49,28 +58,40 @@ class ProviderService(provider_service_pb2_grpc.ProviderServiceServicer):
         page = found[:size]
         more = len(found) > size
         return provider_service_pb2.ListProvidersResponse(
-            providers=[_provider(provider) for provider in page],
+            providers=[provider_message(provider) for provider in page],
             next_page_token=next_page_token(page[-1].priority, page[-1].name) if more else "",
         )
+
+    async def GetProvider(
+        self, request: provider_service_pb2.GetProviderRequest, _context: Context
+    ) -> provider_pb2.Provider:
+        fields = Fields()
+        provider_id = fields.uuid("provider_id", request.provider_id)
+        fields.done()
+        return provider_message(await self._store.get_provider(provider_id))
 
     async def CreateProvider(
         self, request: provider_service_pb2.CreateProviderRequest, context: Context
     ) -> provider_pb2.Provider:
         fields = Fields()
-        values = self._changes(fields, request, required={"name", "provider_type", "api_endpoint"})
+        values = read_provider(fields, request, required=provider_wire.REQUIRED, allow_private=self._allow_private)
         fields.done()
-        provider = await self._store.create_provider(values)
+        provider = await self._store.create_provider(values, admin_id=current_caller().user_id)
+        await self._changed()
         await mark_created(context)
-        return _provider(provider)
+        return provider_message(provider)
 
     async def UpdateProvider(
         self, request: provider_service_pb2.UpdateProviderRequest, _context: Context
     ) -> provider_pb2.Provider:
         fields = Fields()
         provider_id = fields.uuid("provider_id", request.provider_id)
-        changes = self._changes(fields, request)
+        changes = read_provider(fields, request, allow_private=self._allow_private)
         fields.done()
-        return _provider(await self._store.update_provider(provider_id, changes))
+        admin_id = current_caller().user_id
+        provider = await self._store.update_provider(provider_id, changes, etag=request.etag, admin_id=admin_id)
+        await self._changed()
+        return provider_message(provider)
 
     async def DisableProvider(
         self, request: provider_service_pb2.DisableProviderRequest, _context: Context
@@ -78,96 +99,106 @@ class ProviderService(provider_service_pb2_grpc.ProviderServiceServicer):
         fields = Fields()
         provider_id = fields.uuid("provider_id", request.provider_id)
         fields.done()
-        return _provider(await self._store.update_provider(provider_id, ProviderChanges(is_enabled=False)))
-
-    def _changes(
-        self,
-        fields: Fields,
-        request: provider_service_pb2.CreateProviderRequest | provider_service_pb2.UpdateProviderRequest,
-        required: frozenset[str] | set[str] = frozenset(),
-    ) -> ProviderChanges:
-        given = {field.name for field, _ in request.ListFields()} | required
-        if "provider_type" in given and not re.fullmatch(PROVIDER_TYPE, request.provider_type):
-            fields.wrong("provider_type", "must be 1 to 50 lower-case letters, digits, - and _, for instance openai")
-        return ProviderChanges(
-            name=fields.text("name", request.name, longest=100) if "name" in given else None,
-            provider_type=request.provider_type if "provider_type" in given else None,
-            api_endpoint=self._endpoint(fields, request.api_endpoint) if "api_endpoint" in given else None,
-            requires_byok=request.requires_byok if "requires_byok" in given else None,
-            is_enabled=request.is_enabled if "is_enabled" in given else None,
-            priority=fields.number("priority", request.priority, low=0, high=MAX_PRIORITY)
-            if "priority" in given
-            else None,
-            config=fields.json_object("config", request.config, most_bytes=MAX_CONFIG_BYTES)
-            if "config" in given
-            else None,
+        provider = await self._store.update_provider(
+            provider_id,
+            ProviderChanges(is_enabled=False),
+            etag=request.etag,
+            admin_id=current_caller().user_id,
+            action="disable",
         )
+        await self._changed()
+        return provider_message(provider)
 
-    def _endpoint(self, fields: Fields, value: str) -> str:
-        endpoint = fields.text("api_endpoint", value, longest=2048)
-        problem = endpoint_problem(endpoint, allow_private=self._allow_private) if endpoint else None
-        if problem:
-            fields.wrong("api_endpoint", problem)
-        return endpoint
+    async def SetPlatformKey(
+        self, request: provider_service_pb2.SetPlatformKeyRequest, _context: Context
+    ) -> provider_pb2.Provider:
+        fields = Fields()
+        provider_id = fields.uuid("provider_id", request.provider_id)
+        credential = read_credential(fields, "api_key", request.api_key)
+        fields.done()
+        await self._platform_keys.set(provider_id, credential, admin_id=current_caller().user_id)
+        await self._changed()
+        return provider_message(await self._store.get_provider(provider_id))
+
+    async def DeletePlatformKey(
+        self, request: provider_service_pb2.DeletePlatformKeyRequest, _context: Context
+    ) -> provider_pb2.Provider:
+        fields = Fields()
+        provider_id = fields.uuid("provider_id", request.provider_id)
+        fields.done()
+        await self._platform_keys.delete(provider_id, admin_id=current_caller().user_id)
+        await self._changed()
+        return provider_message(await self._store.get_provider(provider_id))
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """Models, for everyone."""
+    """Models: reading for everyone, changing for admins."""
 
-    def __init__(self, store: CatalogStore) -> None:
-        self._store = store
+    def __init__(self, store: CatalogStore, changed: Callable[[], Awaitable[None]]) -> None:
+        """`changed` is awaited after each change and before its answer."""
+        self._store, self._changed = store, changed
 
     async def ListModels(
         self, request: model_service_pb2.ListModelsRequest, _context: Context
     ) -> model_service_pb2.ListModelsResponse:
+        if request.include_disabled and Role.ADMIN not in current_caller().roles:
+            raise errors.role_required("include_disabled needs the role admin")
         fields = Fields()
         level = read_power_level(fields, "power_level", request.power_level)
         provider_id = fields.optional_uuid("provider_id", request.provider_id)
         size = fields.page_size(request.page_size)
         after = cast("tuple[str, str, str] | None", fields.page_token(request.page_token, str, str, str))
         fields.done()
-        found = await self._store.list_models(power_level=level, provider_id=provider_id, after=after, limit=size + 1)
+        found = await self._store.list_models(
+            include_disabled=request.include_disabled,
+            power_level=level,
+            provider_id=provider_id,
+            after=after,
+            limit=size + 1,
+        )
         page = found[:size]
         last = page[-1] if len(found) > size else None
         return model_service_pb2.ListModelsResponse(
-            models=[_model(model) for model in page],
+            models=[model_message(model) for model in page],
             next_page_token=next_page_token(last.power_level.name, last.provider_name, last.model_name) if last else "",
         )
 
+    async def GetModel(self, request: model_service_pb2.GetModelRequest, _context: Context) -> model_pb2.Model:
+        fields = Fields()
+        model_id = fields.uuid("model_id", request.model_id)
+        fields.done()
+        return model_message(await self._store.get_model(model_id))
 
-def _provider(provider: Provider) -> provider_pb2.Provider:
-    return provider_pb2.Provider(
-        provider_id=str(provider.id),
-        name=provider.name,
-        provider_type=provider.provider_type,
-        api_endpoint=provider.api_endpoint,
-        requires_byok=provider.requires_byok,
-        is_enabled=provider.is_enabled,
-        priority=provider.priority,
-        config=struct(provider.config),
-        model_count=provider.model_count,
-        created_at=timestamp(provider.created_at),
-        updated_at=timestamp(provider.updated_at),
-    )
+    async def CreateModel(self, request: model_service_pb2.CreateModelRequest, context: Context) -> model_pb2.Model:
+        fields = Fields()
+        provider_id = fields.uuid("provider_id", request.provider_id)
+        values = read_model(fields, request, required=model_wire.REQUIRED)
+        fields.done()
+        model = await self._store.create_model(provider_id, values, admin_id=current_caller().user_id)
+        await self._changed()
+        await mark_created(context)
+        return model_message(model)
 
+    async def UpdateModel(self, request: model_service_pb2.UpdateModelRequest, _context: Context) -> model_pb2.Model:
+        fields = Fields()
+        model_id = fields.uuid("model_id", request.model_id)
+        changes = read_model(fields, request)
+        fields.done()
+        admin_id = current_caller().user_id
+        model = await self._store.update_model(model_id, changes, etag=request.etag, admin_id=admin_id)
+        await self._changed()
+        return model_message(model)
 
-def _model(model: Model) -> model_pb2.Model:
-    return model_pb2.Model(
-        model_id=str(model.id),
-        provider_id=str(model.provider_id),
-        provider_name=model.provider_name,
-        model_name=model.model_name,
-        display_name=model.display_name,
-        power_level=power_level_message(model.power_level),
-        input_cost_per_1m=float(model.input_cost_per_1m),
-        output_cost_per_1m=float(model.output_cost_per_1m),
-        avg_latency_ms=model.avg_latency_ms,
-        quality_score=float(model.quality_score),
-        supports_streaming=model.supports_streaming,
-        max_context_tokens=model.max_context_tokens,
-        capabilities=model.capabilities,
-        is_enabled=model.is_enabled,
-        requires_byok=model.requires_byok,
-        created_at=timestamp(model.created_at),
-        updated_at=timestamp(model.updated_at),
-    )
+    async def DisableModel(self, request: model_service_pb2.DisableModelRequest, _context: Context) -> model_pb2.Model:
+        fields = Fields()
+        model_id = fields.uuid("model_id", request.model_id)
+        fields.done()
+        model = await self._store.update_model(
+            model_id,
+            ModelChanges(is_enabled=False),
+            etag=request.etag,
+            admin_id=current_caller().user_id,
+            action="disable",
+        )
+        await self._changed()
+        return model_message(model)

@@ -84,15 +84,19 @@ class Fields:
             self.wrong(path, "must be from 0 to 1")
         return value
 
-    def dollars(self, path: str, value: float, *, most: int) -> Decimal:
-        """Read an amount of US dollars with at most 2 decimals, exactly."""
+    def decimal(self, path: str, value: float, *, most: int, places: int) -> Decimal:
+        """Read an amount from 0 to `most` with at most so many decimals, exactly. -0 is read as 0."""
         if not (math.isfinite(value) and 0 <= value <= most):
             self.wrong(path, f"must be from 0 to {most}")
             return Decimal(0)
-        amount = Decimal(repr(value))
-        if amount != round(amount, 2):
-            self.wrong(path, "must have at most 2 decimals")
+        amount = Decimal(repr(abs(value)))
+        if amount != round(amount, places):
+            self.wrong(path, f"must have at most {places} decimals")
         return amount
+
+    def dollars(self, path: str, value: float, *, most: int) -> Decimal:
+        """Read an amount of US dollars, to the cent."""
+        return self.decimal(path, value, most=most, places=2)
 
     def json_object(self, path: str, value: Struct, *, most_bytes: int) -> dict[str, object]:
         """Read a free-form object whose JSON is not too long."""
