@@ -8,48 +8,28 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
-import uuid_utils.compat as uuid_utils
 
+from llmrouter_server.budget.store import BudgetStore
 from llmrouter_server.errors import DomainError
-from llmrouter_server.usage.record import Report
-from llmrouter_server.usage.recorder import UsageRecorder
-from llmrouter_server.usage.store import UsageStore
+from llmrouter_server.usage.record import Failure
+from usage_samples import NOW, model_ids, quiet_recorder, report, usage_store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
 
     from llmrouter_server.runtime.database import Database
-    from llmrouter_server.usage.record import Receipt
-
-NOW = datetime(2026, 3, 31, 23, 59, 59, tzinfo=UTC)
-
-
-def report(user: uuid.UUID, model: uuid.UUID, **changes: object) -> Report:
-    values = {
-        "usage_id": uuid_utils.uuid7(),
-        "user_id": user,
-        "request_id": str(uuid.uuid4()),
-        "model_id": model,
-        "input_tokens": 1000,
-        "output_tokens": 100,
-        "latency_ms": 200,
-        "succeeded": True,
-        "error_message": None,
-        "decision_id": None,
-        "payer": None,
-        "occurred_at": NOW,
-    }
-    return Report(**(values | changes))
+    from llmrouter_server.usage.recorder import UsageRecorder
+    from llmrouter_server.usage.store import UsageStore
 
 
 @pytest.fixture
 def store(database: Database) -> UsageStore:
-    return UsageStore(database)
+    return usage_store(database)
 
 
 @pytest.fixture
 async def recorder(store: UsageStore) -> AsyncIterator[UsageRecorder]:
-    recorder = UsageRecorder(store)
+    recorder = quiet_recorder(store)
     await recorder.start()
     yield recorder
     await recorder.stop()
@@ -57,8 +37,7 @@ async def recorder(store: UsageStore) -> AsyncIterator[UsageRecorder]:
 
 @pytest.fixture(scope="session")
 async def models(database: Database) -> dict[str, uuid.UUID]:
-    async with database.connection() as connection:
-        return dict(map(tuple, await connection.fetch("select model_name, id from llm_models")))
+    return await model_ids(database)
 
 
 async def stored(database: Database, user: uuid.UUID) -> list[tuple]:
@@ -105,7 +84,12 @@ async def test_each_month_has_its_partition(
     days = [date(2026, 3, 31), date(2026, 4, 1), date(2027, 1, 1)]
     for day in days:
         assert [row.requests for row in await store.sums(user, day, day)] == [1]
-    assert await store.spend_since(user, date(2026, 4, 1)) == Decimal("0.007")
+    assert [await store.spend(user, date(*month, 1)) for month in ((2026, 3), (2026, 4), (2027, 1), (2026, 2))] == [
+        Decimal("0.0035"),
+        Decimal("0.0035"),
+        Decimal("0.0035"),
+        0,
+    ]
 
 
 async def test_the_same_request_id_counts_once_in_any_interleaving(
@@ -116,7 +100,7 @@ async def test_the_same_request_id_counts_once_in_any_interleaving(
     reports = [report(user, models["gpt-4o-mini"], request_id=name) for name in ids * 5]
     reports.append(report(other, models["gpt-4o-mini"], request_id=ids[0]))  # another user's id is their own
     random.Random(7).shuffle(reports)
-    second = UsageRecorder(store)  # as on another replica
+    second = quiet_recorder(store)  # as on another replica
     await second.start()
     receipts = await asyncio.gather(
         *((recorder if number % 2 else second).record(each) for number, each in enumerate(reports))
@@ -130,40 +114,6 @@ async def test_the_same_request_id_counts_once_in_any_interleaving(
     assert len(await stored(database, user)) == len(ids)
     [total] = await store.sums(user, NOW.date(), NOW.date())
     assert total.requests == len(ids)
-
-
-async def test_records_sums_and_spend_agree_to_the_last_digit_under_fifty_writers(
-    database: Database, store: UsageStore, models: dict[str, uuid.UUID]
-) -> None:
-    user, draw = uuid.uuid4(), random.Random(11)
-    recorders = [UsageRecorder(store) for _ in range(5)]
-    for each in recorders:
-        await each.start()
-    names = list(models)
-
-    async def write(number: int) -> list[Receipt]:
-        return [
-            await recorders[number % 5].record(
-                report(
-                    user,
-                    models[draw.choice(names)],
-                    input_tokens=draw.randrange(10_000),
-                    output_tokens=draw.randrange(10_000),
-                    succeeded=draw.random() < 0.9,
-                )
-            )
-            for _ in range(10)
-        ]
-
-    written = await asyncio.gather(*(write(number) for number in range(50)))
-    for each in recorders:
-        await each.stop()
-    acknowledged = sum((receipt.cost_usd for some in written for receipt in some), Decimal(0))
-    logged = sum((row[0] for row in await stored(database, user)), Decimal(0))
-    sums = await store.sums(user, NOW.date(), NOW.date())
-    assert acknowledged == logged == sum((row.cost_usd for row in sums), Decimal(0))
-    assert acknowledged == await store.spend_since(user, NOW.date().replace(day=1))
-    assert sum(row.requests + row.failed_requests for row in sums) == 500
 
 
 async def test_failed_attempts_count_apart_and_their_latency_does_not_count(
@@ -227,7 +177,7 @@ async def test_a_record_that_cannot_be_stored_does_not_take_its_neighbours_with_
 async def test_who_waits_is_answered_when_the_recorder_stops(
     store: UsageStore, database: Database, models: dict[str, uuid.UUID]
 ) -> None:
-    user, recorder = uuid.uuid4(), UsageRecorder(store)
+    user, recorder = uuid.uuid4(), quiet_recorder(store)
     await recorder.start()
     waiting = [asyncio.create_task(recorder.record(report(user, models["gpt-4o"]))) for _ in range(1200)]
     await asyncio.sleep(0)
@@ -238,19 +188,45 @@ async def test_who_waits_is_answered_when_the_recorder_stops(
         await recorder.record(report(user, models["gpt-4o"]))
 
 
-PLANS: Sequence[tuple[str, str]] = (
-    (
-        "sums",
-        "select sum(requests) from llm_usage_daily where user_id = $1 and day between '2026-01-01' and '2026-01-30'",
-    ),
-    ("spend", "select sum(cost_usd) from llm_usage_daily where user_id = $1 and day >= '2026-01-01'"),
-)
+async def test_whoever_watches_a_budget_is_told_of_the_spend_with_the_commit(
+    store: UsageStore, database: Database, models: dict[str, uuid.UUID]
+) -> None:
+    watched, other, unlimited = (uuid.uuid4() for _ in range(3))
+    budgets, decision, told = BudgetStore(database), uuid.uuid4(), asyncio.Queue[str]()
+
+    def hear(*notification: str) -> None:
+        told.put_nowait(notification[3])
+
+    async with database.connection() as connection:
+        for user, budget in ((watched, Decimal(0)), (other, Decimal(10)), (unlimited, None)):
+            await connection.execute(
+                "insert into user_llm_settings (user_id, monthly_budget_usd) values ($1, $2)", user, budget
+            )
+        await connection.add_listener("llmrouter_spend", hear)
+        await budgets.hold(other, decision, Decimal(1), Decimal(10), now=NOW, ttl=timedelta(minutes=1))
+        first = report(watched, models["gpt-4o"])
+        nobody = report(uuid.uuid4(), models["gpt-4o"])
+        await store.record([first, report(unlimited, models["gpt-4o"]), nobody])
+        await store.record([first])  # nothing new
+        next_month = report(other, models["gpt-4o"], occurred_at=NOW + timedelta(seconds=1))
+        failed = report(other, models["gpt-4o"], decision_id=decision, succeeded=False)
+        await store.record([next_month, failed])
+        heard = [await asyncio.wait_for(told.get(), 5) for _ in range(3)]
+        await connection.remove_listener("llmrouter_spend", hear)
+    assert told.empty()
+    assert heard[0] == f"{watched} 2026-03-01 0.0035000000 0.0000000000"
+    assert sorted(heard[1:]) == [
+        f"{other} 2026-03-01 0.0035000000 0.9965000000",
+        f"{other} 2026-04-01 0.0035000000 0.0000000000",
+    ]
 
 
-@pytest.mark.parametrize(("name", "query"), PLANS)
-async def test_analytics_never_scan_a_table(database: Database, name: str, query: str) -> None:
-    async with database.connection() as connection, connection.transaction():
-        await connection.execute("set local enable_seqscan = off")
-        plan = "\n".join(row[0] for row in await connection.fetch(f"explain {query}", uuid.uuid4()))
-    assert "llm_usage_daily_pkey" in plan, name
-    assert "llm_usage_logs" not in plan, name
+async def test_a_failure_is_stored_with_its_reason(
+    store: UsageStore, database: Database, models: dict[str, uuid.UUID]
+) -> None:
+    user = uuid.uuid4()
+    failures = [*Failure, None]
+    await store.record([report(user, models["gpt-4o"], succeeded=False, failure=failure) for failure in failures])
+    async with database.connection() as connection:
+        rows = await connection.fetch("select failure from llm_usage_logs where user_id = $1 order by id", user)
+    assert [row["failure"] for row in rows] == [failure.name if failure else None for failure in failures]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,20 @@ if TYPE_CHECKING:
 
 USER_KEY = "USER_KEY"
 PLATFORM = "PLATFORM"
+SUCCESS = "success"
+ERROR = "error"
+
+
+class Failure(enum.Enum):
+    """Why an attempt failed. The values are those of the protobuf enum AttemptFailure."""
+
+    CONNECT = 1
+    TIMEOUT = 2
+    SERVER_ERROR = 3
+    RATE_LIMITED = 4
+    UNAUTHORIZED = 5
+    CALLER = 6
+    CANCELLED = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +43,8 @@ class Report:
     output_tokens: int
     latency_ms: int | None
     succeeded: bool
+    failure: Failure | None
+    """Why it failed; None for a success, or when it is not known."""
     error_message: str | None
     decision_id: UUID | None
     payer: str | None
@@ -57,16 +74,19 @@ class UsageRecord:
     report: Report
     model: PricedModel
     payer: str
+    cost_usd: Decimal
+    """US dollars, exact."""
 
-    @property
-    def cost_usd(self) -> Decimal:
-        """US dollars, exact."""
-        return cost_usd(
-            input_tokens=self.report.input_tokens,
-            output_tokens=self.report.output_tokens,
-            input_cost_per_1m=self.model.input_cost_per_1m,
-            output_cost_per_1m=self.model.output_cost_per_1m,
-        )
+
+def priced(report: Report, model: PricedModel, payer: str) -> UsageRecord:
+    """Make the record of a report, at the model's prices."""
+    cost = cost_usd(
+        input_tokens=report.input_tokens,
+        output_tokens=report.output_tokens,
+        input_cost_per_1m=model.input_cost_per_1m,
+        output_cost_per_1m=model.output_cost_per_1m,
+    )
+    return UsageRecord(report, model, payer, cost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +95,35 @@ class Receipt:
 
     usage_id: UUID
     cost_usd: Decimal
-    is_duplicate: bool
+    record: UsageRecord | None
+    """The record, if it was stored now; None when this request id was stored before."""
+
+    @property
+    def is_duplicate(self) -> bool:
+        """Whether this request id was stored before."""
+        return self.record is None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """A record as it is read again."""
+
+    usage_id: UUID
+    request_id: str
+    occurred_at: datetime
+    provider_id: UUID
+    provider_name: str
+    model_id: UUID
+    model_name: str
+    power_level: str
+    payer: str
+    input_tokens: int
+    output_tokens: int
+    cost_usd: Decimal
+    latency_ms: int | None
+    status: str
+    """SUCCESS or ERROR."""
+    failure: str | None
+    """The name of a Failure."""
+    error_message: str | None
+    decision_id: UUID | None

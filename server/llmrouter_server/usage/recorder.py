@@ -1,90 +1,80 @@
-"""Writes usage in batches, and tells nobody that it is stored before it is.
-
-Whoever waits while one batch is written goes into the next: no timer, no added latency when it is quiet.
-"""
+"""Records usage in batches, and tells what was recorded once it is stored."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections import deque
 from typing import TYPE_CHECKING
 
 from llmrouter_server import errors
+from llmrouter_server.runtime.group_commit import GroupCommit
+from llmrouter_server.usage.key_verdicts import KeyVerdicts
+from llmrouter_server.usage.record import Receipt
 
 if TYPE_CHECKING:
-    from llmrouter_server.usage.record import Receipt, Report
+    from collections.abc import Callable, Sequence
+
+    from llmrouter_server.usage.key_verdicts import Keys
+    from llmrouter_server.usage.record import Report, UsageRecord
     from llmrouter_server.usage.store import UsageStore
 
 log = logging.getLogger(__name__)
 
-MAX_BATCH = 500
-MAX_WAITING = 10_000
+REFUSAL = "RESOURCE_NOT_FOUND"
+"""The reason of a record that is refused for what it says; with any other one it could not be stored."""
 
 
 class UsageRecorder:
-    """Owns the one task that writes."""
+    """Takes reports and answers each when it is stored."""
 
-    def __init__(self, store: UsageStore) -> None:
-        self._store = store
-        self._waiting: deque[tuple[Report, asyncio.Future[Receipt]]] = deque()
-        self._wake = asyncio.Event()
-        self._writer: asyncio.Task[None] | None = None
-        self._stopping = False
+    def __init__(self, store: UsageStore, *, observe: Callable[[Sequence[UsageRecord]], None], keys: Keys) -> None:
+        """`observe` is called with each batch of new records after its commit; it must not block."""
+        self._store, self._observe = store, observe
+        self._verdicts = KeyVerdicts(keys)
+        self._commits: GroupCommit[Report, Receipt] = GroupCommit("usage", self._write)
 
     async def start(self) -> None:
         """Begin to write."""
-        self._writer = asyncio.create_task(self._write(), name="usage writer")
+        await self._verdicts.start()
+        await self._commits.start()
 
     async def stop(self) -> None:
         """Write what is waiting, then stop."""
-        self._stopping = True
-        self._wake.set()
-        if self._writer is not None:
-            await self._writer
+        await self._commits.stop()
+        await self._verdicts.stop()
 
     async def record(self, report: Report) -> Receipt:
         """Return when the report is stored. RESOURCE_NOT_FOUND: no such model; UNAVAILABLE: nothing was stored."""
-        if self._stopping or len(self._waiting) >= MAX_WAITING:
-            raise errors.unavailable()
-        stored: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self._waiting.append((report, stored))
-        self._wake.set()
-        return await stored
+        return await self._commits.add(report)
 
-    async def _write(self) -> None:
-        while self._waiting or not self._stopping:
-            await self._wake.wait()
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
-            # Who hung up while waiting is left out: nobody would learn that it was stored.
-            batch = [(report, stored) for report, stored in batch if not stored.done()]
-            if batch:
-                await self._store_batch(batch)
-            if not self._waiting and not self._stopping:
-                self._wake.clear()
+    async def record_all(self, reports: Sequence[Report]) -> list[Receipt | errors.DomainError]:
+        """Return when all reports are stored, with one outcome for each: a receipt, or why it is refused.
 
-    async def _store_batch(self, batch: list[tuple[Report, asyncio.Future[Receipt]]]) -> None:
+        Raises UNAVAILABLE when any could not be stored; some of the others may be.
+        """
+        waiting: list[asyncio.Future[Receipt]] = []
         try:
-            receipts = await self._store.record([report for report, _ in batch])
-        except errors.DomainError as error:
-            for _, stored in batch:
-                _settle(stored, error)
-        except Exception as error:
-            if len(batch) > 1:  # one bad record must not take its neighbours with it
-                for item in batch:
-                    await self._store_batch([item])
-                return
-            log.exception("a usage record could not be stored")
-            _settle(batch[0][1], error)
-        else:
-            for (_, stored), receipt in zip(batch, receipts, strict=True):
-                _settle(stored, receipt or errors.not_found("model"))
+            for report in reports:
+                waiting.append(self._commits.enqueue(report))  # noqa: PERF401 - those taken before a refusal count
+        except errors.DomainError:
+            for stored in waiting:
+                stored.cancel()
+            raise
+        outcomes: list[Receipt | errors.DomainError] = []
+        for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+            if isinstance(outcome, Receipt) or (isinstance(outcome, errors.DomainError) and outcome.reason == REFUSAL):
+                outcomes.append(outcome)
+            else:
+                raise outcome
+        return outcomes
 
-
-def _settle(stored: asyncio.Future[Receipt], outcome: Receipt | Exception) -> None:
-    with contextlib.suppress(asyncio.InvalidStateError):  # the caller hung up meanwhile
-        if isinstance(outcome, Exception):
-            stored.set_exception(outcome)
-        else:
-            stored.set_result(outcome)
+    async def _write(self, reports: Sequence[Report]) -> Sequence[Receipt | Exception]:
+        outcomes = await self._store.record(reports)
+        new = [outcome.record for outcome in outcomes if isinstance(outcome, Receipt) and outcome.record is not None]
+        if new:
+            self._verdicts.note(new)
+            try:
+                self._observe(new)
+            except Exception:  # what is stored is stored, whoever else cannot cope with it
+                log.exception("recorded usage could not be observed")
+        return outcomes

@@ -2,44 +2,51 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, date, datetime, time, timedelta
+import asyncio
+from datetime import UTC
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-import uuid_utils.compat as uuid_utils
+from google.api import httpbody_pb2
 
 from llmrouter.v2 import usage_pb2, usage_service_pb2, usage_service_pb2_grpc
+from llmrouter_server import errors
+from llmrouter_server.catalog.power_level import power_level_message
 from llmrouter_server.catalog.snapshot import PowerLevel
 from llmrouter_server.runtime.fields import Fields
 from llmrouter_server.runtime.interceptor import current_caller
 from llmrouter_server.runtime.messages import timestamp
-from llmrouter_server.usage.record import PLATFORM, USER_KEY, Report
+from llmrouter_server.usage.analytics import each_day, each_hour
+from llmrouter_server.usage.export import CONTENT_TYPE, PAGE_ROWS, export
+from llmrouter_server.usage.period import read_last_days
+from llmrouter_server.usage.record import SUCCESS, USER_KEY, Receipt, Report
+from llmrouter_server.usage.requests import (
+    page_token,
+    read_bucket_period,
+    read_filters,
+    read_only,
+    read_place,
+    read_report,
+    read_report_or_refusal,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from datetime import date, datetime
     from uuid import UUID
 
-    from google.protobuf.timestamp_pb2 import Timestamp
-
     from llmrouter_server.runtime.interceptor import Context
+    from llmrouter_server.usage.period import Period
+    from llmrouter_server.usage.record import StoredRecord
     from llmrouter_server.usage.recorder import UsageRecorder
-    from llmrouter_server.usage.store import UsageStore, UsageSum
+    from llmrouter_server.usage.requests import Place
+    from llmrouter_server.usage.rollup import Sum, UsageSum
+    from llmrouter_server.usage.store import UsageStore
 
-DEFAULT_DAYS = 30
-MAX_DAYS = 365
-MAX_TOKENS = 1_000_000_000
-MAX_LATENCY_MS = 86_400_000
-MAX_ERROR_CHARS = 1000
-MAX_AGE = timedelta(days=30)
-CLOCK_SKEW = timedelta(minutes=5)
-REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-PAYERS = {usage_pb2.PAYER_UNSPECIFIED: None, usage_pb2.PAYER_USER_KEY: USER_KEY, usage_pb2.PAYER_PLATFORM: PLATFORM}
-FAILED = {
-    usage_pb2.USAGE_STATUS_UNSPECIFIED: False,
-    usage_pb2.USAGE_STATUS_SUCCESS: False,
-    usage_pb2.USAGE_STATUS_ERROR: True,
-}
+MAX_BATCH = 1000
+EXPORT_S = 240.0
+"""How long an export may take: less than any stream may."""
+LAST_WORDS_S = 2.0
 
 
 class UsageService(usage_service_pb2_grpc.UsageServiceServicer):
@@ -52,93 +59,93 @@ class UsageService(usage_service_pb2_grpc.UsageServiceServicer):
         self, request: usage_service_pb2.GetUsageRequest, _context: Context
     ) -> usage_service_pb2.GetUsageResponse:
         user_id = current_caller().acts_for(request.user_id)
-        first, last = _period(request, self._now().astimezone(UTC).date())
-        return _usage(user_id, first, last, await self._store.sums(user_id, first, last))
+        period = read_last_days(request, self._today())
+        return _usage(user_id, period, await self._store.sums(user_id, period.first, period.last))
+
+    async def ListUsageBuckets(
+        self, request: usage_service_pb2.ListUsageBucketsRequest, _context: Context
+    ) -> usage_service_pb2.ListUsageBucketsResponse:
+        user_id = current_caller().acts_for(request.user_id)
+        fields = Fields()
+        by_hour = fields.one_of("granularity", request.granularity or "day", ("day", "hour")) == "hour"
+        period = read_bucket_period(fields, request, self._today(), by_hour=by_hour)
+        only = read_only(fields, request)
+        fields.done()
+        if by_hour:
+            buckets = each_hour(period, await self._store.hours(user_id, period, only))
+        else:
+            buckets = each_day(period, await self._store.days(user_id, period, only))
+        return usage_service_pb2.ListUsageBucketsResponse(buckets=[_bucket(start, total) for start, total in buckets])
+
+    async def ListUsageRecords(
+        self, request: usage_service_pb2.ListUsageRecordsRequest, _context: Context
+    ) -> usage_service_pb2.ListUsageRecordsResponse:
+        user_id = current_caller().acts_for(request.user_id)
+        fields = Fields()
+        period, only, status = read_filters(fields, request, self._today())
+        size = fields.page_size(request.page_size)
+        before = read_place(fields, request.page_token)
+        fields.done()
+        found = await self._store.records(user_id, period, only, status=status, before=before, limit=size + 1)
+        page = found[:size]
+        return usage_service_pb2.ListUsageRecordsResponse(
+            records=[_record(record) for record in page],
+            next_page_token=page_token(page[-1]) if len(found) > size else "",
+        )
+
+    async def ExportUsage(
+        self, request: usage_service_pb2.ExportUsageRequest, context: Context
+    ) -> AsyncIterator[httpbody_pb2.HttpBody]:
+        user_id = current_caller().acts_for(request.user_id)
+        fields = Fields()
+        period, only, status = read_filters(fields, request, self._today())
+        fields.done()
+
+        # Nobody would see that a stream broke off, once it is JSON's: it must have time left to say so itself.
+        time_left = min(EXPORT_S, context.time_remaining() or EXPORT_S) - LAST_WORDS_S
+        ends_at = asyncio.get_running_loop().time() + time_left
+
+        async def read(before: Place | None) -> Sequence[StoredRecord]:
+            async with asyncio.timeout_at(ends_at if before else None):
+                return await self._store.records(user_id, period, only, status=status, before=before, limit=PAGE_ROWS)
+
+        name = f"llmrouter-usage-{period.first}-{period.last}.csv"
+        is_first = True
+        async for chunk in export(read):
+            if is_first:
+                await context.send_initial_metadata((("content-disposition", f'attachment; filename="{name}"'),))
+                is_first = False
+            yield httpbody_pb2.HttpBody(content_type=CONTENT_TYPE, data=chunk)
 
     async def RecordUsage(
         self, request: usage_service_pb2.RecordUsageRequest, _context: Context
     ) -> usage_service_pb2.RecordUsageResponse:
-        receipt = await self._recorder.record(_report(request, self._now()))
-        return usage_service_pb2.RecordUsageResponse(
-            usage_id=str(receipt.usage_id), cost_usd=float(receipt.cost_usd), is_duplicate=receipt.is_duplicate
-        )
+        return _recorded(await self._recorder.record(read_report(request, self._now())))
+
+    async def BatchRecordUsage(
+        self, request: usage_service_pb2.BatchRecordUsageRequest, _context: Context
+    ) -> usage_service_pb2.BatchRecordUsageResponse:
+        if not 1 <= len(request.records) <= MAX_BATCH:
+            raise errors.invalid(("records", f"must be 1 to {MAX_BATCH} records, not {len(request.records)}"))
+        now = self._now()
+        read = [read_report_or_refusal(record, now) for record in request.records]
+        stored = iter(await self._recorder.record_all([report for report in read if isinstance(report, Report)]))
+        outcomes = [next(stored) if isinstance(report, Report) else report for report in read]
+        return usage_service_pb2.BatchRecordUsageResponse(results=[_result(outcome) for outcome in outcomes])
+
+    def _today(self) -> date:
+        return self._now().astimezone(UTC).date()
 
 
-def _report(request: usage_service_pb2.RecordUsageRequest, now: datetime) -> Report:
-    fields = Fields()
-    if not REQUEST_ID.fullmatch(request.request_id):
-        fields.wrong("request_id", "must be 1 to 128 printable ASCII characters without spaces")
-    if request.payer not in PAYERS:
-        fields.wrong("payer", "must be PAYER_USER_KEY or PAYER_PLATFORM")
-    if request.status not in FAILED:
-        fields.wrong("status", "must be USAGE_STATUS_SUCCESS or USAGE_STATUS_ERROR")
-    report = Report(
-        usage_id=uuid_utils.uuid7(),
-        user_id=fields.uuid("user_id", request.user_id),
-        request_id=request.request_id,
-        model_id=fields.uuid("model_id", request.model_id),
-        input_tokens=fields.number("input_tokens", request.input_tokens, low=0, high=MAX_TOKENS),
-        output_tokens=fields.number("output_tokens", request.output_tokens, low=0, high=MAX_TOKENS),
-        latency_ms=fields.number("latency_ms", request.latency_ms, low=0, high=MAX_LATENCY_MS)
-        if request.HasField("latency_ms")
-        else None,
-        succeeded=not FAILED.get(request.status),
-        error_message=request.error_message.replace("\0", "")[:MAX_ERROR_CHARS] or None,
-        decision_id=fields.optional_uuid("decision_id", request.decision_id),
-        payer=PAYERS.get(request.payer),
-        occurred_at=_moment(fields, request.occurred_at, now) if request.HasField("occurred_at") else now,
-    )
-    fields.done()
-    return report
-
-
-def _moment(fields: Fields, value: Timestamp, now: datetime) -> datetime:
-    try:
-        moment = value.ToDatetime(UTC)
-    except (ValueError, OverflowError):
-        fields.wrong("occurred_at", "must be a moment in time")
-        return now
-    if not now - MAX_AGE <= moment <= now + CLOCK_SKEW:
-        fields.wrong("occurred_at", "must be at most 30 days ago and not in the future")
-    return moment
-
-
-def _period(request: usage_service_pb2.GetUsageRequest, today: date) -> tuple[date, date]:
-    fields = Fields()
-    if not request.start_date and not request.end_date:
-        days = request.days if request.HasField("days") else DEFAULT_DAYS
-        fields.number("days", days, low=1, high=MAX_DAYS)
-        fields.done()
-        return today - timedelta(days=days - 1), today
-    if request.HasField("days"):
-        fields.wrong("days", "cannot go together with start_date and end_date")
-    first = _day(fields, "start_date", request.start_date)
-    last = _day(fields, "end_date", request.end_date)
-    if first and last and not 0 <= (last - first).days < MAX_DAYS:
-        fields.wrong("end_date", f"must be start_date or later, at most {MAX_DAYS} days in all")
-    fields.done()
-    return first or today, last or today
-
-
-def _day(fields: Fields, path: str, value: str) -> date | None:
-    if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
-        try:
-            return date.fromisoformat(value)
-        except ValueError:
-            pass
-    fields.wrong(path, "must be a day like 2026-01-31" if value else "is required together with the other one")
-    return None
-
-
-def _usage(user_id: UUID, first: date, last: date, sums: Iterable[UsageSum]) -> usage_service_pb2.GetUsageResponse:
+def _usage(user_id: UUID, period: Period, sums: Iterable[UsageSum]) -> usage_service_pb2.GetUsageResponse:
     rows = list(sums)
     by_provider: dict[str, list[UsageSum]] = {}
     for row in rows:
         by_provider.setdefault(row.provider_name, []).append(row)
     return usage_service_pb2.GetUsageResponse(
         user_id=str(user_id),
-        period_start=timestamp(datetime.combine(first, time(), UTC)),
-        period_end=timestamp(datetime.combine(last, time(23, 59, 59), UTC)),
+        period_start=timestamp(period.start),
+        period_end=timestamp(period.end.replace(microsecond=0)),
         total_requests=sum(row.requests for row in rows),
         total_input_tokens=sum(row.input_tokens for row in rows),
         total_output_tokens=sum(row.output_tokens for row in rows),
@@ -173,3 +180,54 @@ def _level_usage(rows: list[UsageSum]) -> usage_pb2.PowerLevelUsage:
 
 def _dollars(rows: Iterable[UsageSum]) -> float:
     return float(sum((row.cost_usd for row in rows), Decimal(0)))
+
+
+def _bucket(start: datetime, total: Sum) -> usage_pb2.UsageBucket:
+    return usage_pb2.UsageBucket(
+        start=timestamp(start),
+        requests=total.requests,
+        failed_requests=total.failed_requests,
+        input_tokens=total.input_tokens,
+        output_tokens=total.output_tokens,
+        cost_usd=float(total.cost_usd),
+        avg_latency_ms=total.mean_latency_ms,
+    )
+
+
+def _record(record: StoredRecord) -> usage_pb2.UsageRecord:
+    return usage_pb2.UsageRecord(
+        usage_id=str(record.usage_id),
+        request_id=record.request_id,
+        occurred_at=timestamp(record.occurred_at),
+        provider_id=str(record.provider_id),
+        provider_name=record.provider_name,
+        model_id=str(record.model_id),
+        model_name=record.model_name,
+        power_level=power_level_message(PowerLevel[record.power_level]),
+        payer=usage_pb2.PAYER_USER_KEY if record.payer == USER_KEY else usage_pb2.PAYER_PLATFORM,
+        input_tokens=record.input_tokens,
+        output_tokens=record.output_tokens,
+        cost_usd=float(record.cost_usd),
+        latency_ms=record.latency_ms,
+        status=usage_pb2.USAGE_STATUS_SUCCESS if record.status == SUCCESS else usage_pb2.USAGE_STATUS_ERROR,
+        failure=_failure_message(record.failure),
+        error_message=record.error_message or "",
+        decision_id=str(record.decision_id or ""),
+    )
+
+
+def _failure_message(name: str | None) -> usage_pb2.AttemptFailure.ValueType:
+    return usage_pb2.AttemptFailure.Value(f"ATTEMPT_FAILURE_{name or 'UNSPECIFIED'}")
+
+
+def _recorded(receipt: Receipt) -> usage_service_pb2.RecordUsageResponse:
+    return usage_service_pb2.RecordUsageResponse(
+        usage_id=str(receipt.usage_id), cost_usd=float(receipt.cost_usd), is_duplicate=receipt.is_duplicate
+    )
+
+
+def _result(outcome: Receipt | errors.DomainError) -> usage_service_pb2.BatchRecordUsageResult:
+    if isinstance(outcome, Receipt):
+        return usage_service_pb2.BatchRecordUsageResult(recorded=_recorded(outcome))
+    refused = usage_service_pb2.RecordUsageRefusal(reason=outcome.reason, message=outcome.message)
+    return usage_service_pb2.BatchRecordUsageResult(refused=refused)

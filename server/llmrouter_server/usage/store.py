@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
-from datetime import UTC
+from dataclasses import astuple
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
-from llmrouter_server.usage.record import PLATFORM, USER_KEY, PricedModel, Receipt, Report, UsageRecord
-from llmrouter_server.usage.rollup import daily_sums
+from llmrouter_server import errors
+from llmrouter_server.usage.period import month_of
+from llmrouter_server.usage.record import PLATFORM, USER_KEY, PricedModel, Receipt, StoredRecord, priced
+from llmrouter_server.usage.rollup import Sum, UsageSum, daily_sums, hourly_sums, monthly_costs
+from llmrouter_server.usage.rows import columns, record_row
+from llmrouter_server.usage.settlement import settlements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import date
-    from decimal import Decimal
-    from uuid import UUID
+    from datetime import date, datetime
 
     from llmrouter_server.runtime.database import Database
+    from llmrouter_server.usage.period import Period
+    from llmrouter_server.usage.record import Report, UsageRecord
+    from llmrouter_server.usage.rollup import Only
+    from llmrouter_server.usage.settlement import Holds
 
 PRICED_MODELS = """
 select id, provider_id, power_level, input_cost_per_1m, output_cost_per_1m
@@ -29,7 +36,8 @@ where k.is_active"""
 CLAIM_REQUESTS = """
 insert into llm_usage_requests (user_id, request_id, usage_id, cost_usd)
 select * from unnest($1::uuid[], $2::text[], $3::uuid[], $4::numeric[])
-on conflict (user_id, request_id) do nothing"""
+on conflict (user_id, request_id) do nothing
+returning usage_id"""
 
 CLAIMED_REQUESTS = """
 select r.user_id, r.request_id, r.usage_id, r.cost_usd from llm_usage_requests r
@@ -40,14 +48,14 @@ ENSURE_PARTITION = "select llm_usage_ensure_partition($1)"
 INSERT_RECORDS = """
 insert into llm_usage_logs (
     id, user_id, provider_id, model_id, request_id, decision_id, power_level, payer, input_tokens, output_tokens,
-    cost_usd, latency_ms, status, error_message, created_at
+    cost_usd, latency_ms, status, failure, error_message, created_at
 )
 select * from unnest(
     $1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::uuid[], $7::text[], $8::text[], $9::bigint[],
-    $10::bigint[], $11::numeric[], $12::bigint[], $13::text[], $14::text[], $15::timestamptz[]
+    $10::bigint[], $11::numeric[], $12::bigint[], $13::text[], $14::text[], $15::text[], $16::timestamptz[]
 )"""
 
-UPSERT_SUMS = """
+UPSERT_DAILY = """
 insert into llm_usage_daily as d (
     user_id, day, provider_id, model_id, power_level, payer, requests, failed_requests, input_tokens, output_tokens,
     cost_usd, latency_ms_sum, latency_count
@@ -65,6 +73,41 @@ on conflict (user_id, day, model_id, power_level, payer) do update set
     latency_ms_sum = d.latency_ms_sum + excluded.latency_ms_sum,
     latency_count = d.latency_count + excluded.latency_count"""
 
+UPSERT_HOURLY = """
+insert into llm_usage_hourly as h (
+    user_id, hour, provider_id, model_id, power_level, requests, failed_requests, input_tokens, output_tokens,
+    cost_usd, latency_ms_sum, latency_count
+)
+select * from unnest(
+    $1::uuid[], $2::timestamptz[], $3::uuid[], $4::uuid[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[],
+    $9::bigint[], $10::numeric[], $11::bigint[], $12::bigint[]
+)
+on conflict (user_id, hour, model_id, power_level) do update set
+    requests = h.requests + excluded.requests,
+    failed_requests = h.failed_requests + excluded.failed_requests,
+    input_tokens = h.input_tokens + excluded.input_tokens,
+    output_tokens = h.output_tokens + excluded.output_tokens,
+    cost_usd = h.cost_usd + excluded.cost_usd,
+    latency_ms_sum = h.latency_ms_sum + excluded.latency_ms_sum,
+    latency_count = h.latency_count + excluded.latency_count"""
+
+# The fourth column is what is no longer held; where anything was, the row exists, since the hold refers to it. The
+# replicas are told of the users whose budget they watch, when this transaction commits.
+COUNT_SPEND = """
+with counted as (
+    insert into llm_budget_ledger as l (user_id, month, spent_usd, held_usd)
+    select * from unnest($1::uuid[], $2::date[], $3::numeric[], $4::numeric[])
+    on conflict (user_id, month) do update set
+        spent_usd = l.spent_usd + excluded.spent_usd, held_usd = l.held_usd - excluded.held_usd
+    returning user_id, month, spent_usd, held_usd
+)
+select pg_notify(
+    'llmrouter_spend', concat_ws(' ', c.user_id, to_char(c.month, 'YYYY-MM-DD'), c.spent_usd, c.held_usd)
+)
+from counted c
+inner join user_llm_settings s on s.user_id = c.user_id
+where s.monthly_budget_usd is not null"""
+
 SUMS = """
 select p.name as provider_name, d.power_level,
     sum(d.requests)::bigint as requests, sum(d.failed_requests)::bigint as failed_requests,
@@ -77,32 +120,88 @@ where d.user_id = $1 and d.day between $2 and $3
 group by p.name, d.power_level
 order by p.name, d.power_level"""
 
-SPEND = "select coalesce(sum(cost_usd), 0) from llm_usage_daily where user_id = $1 and day >= $2"
+SPEND = "select spent_usd from llm_budget_ledger where user_id = $1 and month = $2"
 
+DAYS = """
+select day as start,
+    sum(requests)::bigint as requests, sum(failed_requests)::bigint as failed_requests,
+    sum(input_tokens)::bigint as input_tokens, sum(output_tokens)::bigint as output_tokens, sum(cost_usd) as cost_usd,
+    sum(latency_ms_sum)::bigint as latency_ms_sum, sum(latency_count)::bigint as latency_count
+from llm_usage_daily
+where user_id = $1 and day between $2 and $3
+    and ($4::uuid is null or provider_id = $4) and ($5::uuid is null or model_id = $5)
+    and ($6::text is null or power_level = $6)
+group by day"""
 
-@dataclass(frozen=True, slots=True)
-class UsageSum:
-    """What was used of one provider at one power level."""
+HOURS = """
+select hour as start,
+    sum(requests)::bigint as requests, sum(failed_requests)::bigint as failed_requests,
+    sum(input_tokens)::bigint as input_tokens, sum(output_tokens)::bigint as output_tokens, sum(cost_usd) as cost_usd,
+    sum(latency_ms_sum)::bigint as latency_ms_sum, sum(latency_count)::bigint as latency_count
+from llm_usage_hourly
+where user_id = $1 and hour between $2 and $3
+    and ($4::uuid is null or provider_id = $4) and ($5::uuid is null or model_id = $5)
+    and ($6::text is null or power_level = $6)
+group by hour"""
 
-    provider_name: str
-    power_level: str
-    requests: int
-    failed_requests: int
-    input_tokens: int
-    output_tokens: int
-    cost_usd: Decimal
-    latency_ms_sum: int
-    latency_count: int
+# The page is cut out first, so that whatever is joined to it cannot change how it is found. `between` is there for
+# the partitions: a comparison of rows excludes none.
+RECORDS = """
+with page as (
+    select id, user_id, provider_id, model_id, request_id, decision_id, power_level, payer, input_tokens,
+        output_tokens, cost_usd, latency_ms, status, failure, error_message, created_at
+    from llm_usage_logs
+    where user_id = $1 and created_at between $2 and $3 and (created_at, id) < ($3, $4)
+        and ($5::uuid is null or provider_id = $5) and ($6::uuid is null or model_id = $6)
+        and ($7::text is null or power_level = $7) and ($8::text is null or status = $8)
+    order by created_at desc, id desc
+    limit $9
+)
+select l.id as usage_id, l.request_id, l.created_at as occurred_at, l.provider_id, p.name as provider_name, l.model_id,
+    m.model_name, l.power_level, l.payer, l.input_tokens, l.output_tokens, l.cost_usd, l.latency_ms, l.status,
+    l.failure, l.error_message, l.decision_id
+from page l
+inner join llm_providers p on p.id = l.provider_id
+inner join llm_models m on m.id = l.model_id
+order by l.created_at desc, l.id desc"""
+
+PARTITIONS = """
+select c.relname from pg_inherits i
+inner join pg_class c on c.oid = i.inhrelid
+where i.inhparent = 'llm_usage_logs'::regclass
+order by c.relname"""
+
+DROP_PARTITION = "select llm_usage_drop_partition($1)"
+
+PRUNE_HOURLY = """
+delete from llm_usage_hourly where ctid = any (
+    array(select ctid from llm_usage_hourly where hour < $1 limit $2 for update skip locked)
+)"""
+
+PRUNE_REQUESTS = """
+delete from llm_usage_requests where ctid = any (
+    array(select ctid from llm_usage_requests where recorded_at < $1 limit $2 for update skip locked)
+)"""
+
+CLOCK_IS_RIGHT = "select abs(extract(epoch from clock_timestamp() - $1)) < $2"
+BRIEF_LOCKS = "set local lock_timeout = '500ms'"
+
+LAST_ID = UUID(int=2**128 - 1)
+"""No record's: it sorts after all of them."""
 
 
 class UsageStore:
-    """Records usage and sums it up."""
+    """Records usage, sums it up and lists it."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, holds: Holds) -> None:
+        self._database, self._holds = database, holds
 
-    async def record(self, reports: Sequence[Report]) -> list[Receipt | None]:
-        """Store the reports whose request id is new, all or none; None for one whose model does not exist."""
+    async def record(self, reports: Sequence[Report]) -> list[Receipt | errors.DomainError]:
+        """Store the reports whose request id is new, all or none; RESOURCE_NOT_FOUND for one without a model.
+
+        Every writer locks in the same order: request ids, the partition it creates, days, hours, holds, months; and
+        within each by key. So two writers never wait for each other.
+        """
         async with self._database.transaction() as connection:
             models = {
                 row["id"]: PricedModel(*tuple(row)[1:])
@@ -110,21 +209,61 @@ class UsageStore:
             }
             known = [report for report in reports if report.model_id in models]
             payers = await _payers(connection, known, models)
-            records = [UsageRecord(report, models[report.model_id], payers[report.usage_id]) for report in known]
+            records = [priced(report, models[report.model_id], payers[report.usage_id]) for report in known]
             receipts = await _claim(connection, records)
-            await _insert(connection, [r for r in records if not receipts[r.report.usage_id].is_duplicate])
-        return [receipts.get(report.usage_id) for report in reports]
+            new = [receipt.record for receipt in receipts.values() if receipt.record is not None]
+            if new:
+                await _insert(connection, new)
+                await self._count_spend(connection, new)
+        return [receipts.get(report.usage_id) or errors.not_found("model") for report in reports]
+
+    async def _count_spend(self, connection: Any, records: Sequence[UsageRecord]) -> None:  # noqa: ANN401
+        released = await self._holds.settle(connection, settlements(records))
+        spent = monthly_costs(records)
+        rows = [(*key, spent.get(key, 0), released.get(key, 0)) for key in sorted(spent.keys() | released.keys())]
+        await connection.execute(COUNT_SPEND, *columns(rows, 4))
 
     async def sums(self, user_id: UUID, first: date, last: date) -> list[UsageSum]:
         """Sum a user's usage over these days, by provider and power level."""
         async with self._database.connection() as connection:
             return [UsageSum(**row) for row in await connection.fetch(SUMS, user_id, first, last)]
 
-    async def spend_since(self, user_id: UUID, first: date) -> Decimal:
-        """Sum what a user spent since this day, in US dollars."""
+    async def spend(self, user_id: UUID, month: date) -> Decimal:
+        """Return what a user spent in the UTC month that begins on this day, in US dollars."""
         async with self._database.connection() as connection:
-            spent: Decimal = await connection.fetchval(SPEND, user_id, first)
-        return spent
+            spent: Decimal | None = await connection.fetchval(SPEND, user_id, month)
+        return spent or Decimal(0)
+
+    async def days(self, user_id: UUID, period: Period, only: Only) -> dict[date, Sum]:
+        """Sum a user's usage of each UTC day that has any."""
+        return await self._buckets(DAYS, user_id, period.first, period.last, only)
+
+    async def hours(self, user_id: UUID, period: Period, only: Only) -> dict[datetime, Sum]:
+        """Sum a user's usage of each UTC hour that has any, by its first moment."""
+        return await self._buckets(HOURS, user_id, period.start, period.end, only)
+
+    async def _buckets(self, query: str, user_id: UUID, first: date, last: date, only: Only) -> dict[Any, Sum]:
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(query, user_id, first, last, *astuple(only))
+        return {row["start"]: Sum(*tuple(row)[1:]) for row in rows}
+
+    async def records(
+        self,
+        user_id: UUID,
+        period: Period,
+        only: Only,
+        *,
+        status: str | None,
+        before: tuple[datetime, UUID] | None,
+        limit: int,
+    ) -> list[StoredRecord]:
+        """List a user's records, newest first, from before the one that happened then and has this id."""
+        moment, usage_id = min(before or (period.end, LAST_ID), (period.end, LAST_ID))
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                RECORDS, user_id, period.start, moment, usage_id, *astuple(only), status, limit
+            )
+        return [StoredRecord(**row) for row in rows]
 
 
 async def _payers(
@@ -134,7 +273,7 @@ async def _payers(
 ) -> dict[UUID, str]:
     """Find out who paid, where the report does not say: the user's active key goes before the platform's."""
     asked = {(report.user_id, models[report.model_id].provider_id) for report in reports if report.payer is None}
-    rows = await connection.fetch(ACTIVE_KEYS, *_columns(sorted(asked), 2)) if asked else []
+    rows = await connection.fetch(ACTIVE_KEYS, *columns(sorted(asked), 2)) if asked else []
     keyed = {tuple(row) for row in rows}
     return {
         report.usage_id: report.payer
@@ -144,51 +283,31 @@ async def _payers(
 
 
 async def _claim(connection: Any, records: Iterable[UsageRecord]) -> dict[UUID, Receipt]:  # noqa: ANN401
-    """Claim the request ids, in their order, so that two writers never wait for each other."""
-    rows = [(*record.report.key, record.report.usage_id, record.cost_usd) for record in records]
-    rows.sort(key=lambda row: row[:2])
-    await connection.execute(CLAIM_REQUESTS, *_columns(rows, 4))
-    claimed = {
-        (row["user_id"], row["request_id"]): (row["usage_id"], row["cost_usd"])
-        for row in await connection.fetch(CLAIMED_REQUESTS, *_columns([row[:2] for row in rows], 2))
+    """Claim the request ids, in their order; those that were claimed before get what was stored then."""
+    ordered = sorted(records, key=lambda record: record.report.key)
+    rows = [(*record.report.key, record.report.usage_id, record.cost_usd) for record in ordered]
+    claimed = {row["usage_id"] for row in await connection.fetch(CLAIM_REQUESTS, *columns(rows, 4))}
+    receipts = {
+        record.report.usage_id: Receipt(record.report.usage_id, record.cost_usd, record)
+        for record in ordered
+        if record.report.usage_id in claimed
     }
-    receipts = {}
-    for user_id, request_id, usage_id, _ in rows:
-        stored_id, cost = claimed[user_id, request_id]
-        receipts[usage_id] = Receipt(stored_id, cost, is_duplicate=stored_id != usage_id)
+    repeated = [record.report for record in ordered if record.report.usage_id not in claimed]
+    if repeated:
+        keys = [report.key for report in repeated]
+        found = {
+            (row["user_id"], row["request_id"]): Receipt(row["usage_id"], row["cost_usd"], record=None)
+            for row in await connection.fetch(CLAIMED_REQUESTS, *columns(keys, 2))
+        }
+        receipts |= {report.usage_id: found[report.key] for report in repeated}
     return receipts
 
 
 async def _insert(connection: Any, records: Sequence[UsageRecord]) -> None:  # noqa: ANN401
-    if not records:
-        return
-    for month in sorted({r.report.occurred_at.astimezone(UTC).date().replace(day=1) for r in records}):
+    for month in sorted({month_of(record.report.occurred_at) for record in records}):
         await connection.execute(ENSURE_PARTITION, month)
-    rows = [
-        (
-            record.report.usage_id,
-            record.report.user_id,
-            record.model.provider_id,
-            record.report.model_id,
-            record.report.request_id,
-            record.report.decision_id,
-            record.model.power_level,
-            record.payer,
-            record.report.input_tokens,
-            record.report.output_tokens,
-            record.cost_usd,
-            record.report.latency_ms,
-            "success" if record.report.succeeded else "error",
-            record.report.error_message,
-            record.report.occurred_at,
-        )
-        for record in records
-    ]
-    await connection.execute(INSERT_RECORDS, *_columns(rows, 15))
-    sums = [(*key, *astuple(value)) for key, value in daily_sums(records).items()]
-    await connection.execute(UPSERT_SUMS, *_columns(sums, 13))
-
-
-def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
-    """Turn rows into the columns that unnest() takes."""
-    return [[row[position] for row in rows] for position in range(width)]
+    await connection.execute(INSERT_RECORDS, *columns([record_row(record) for record in records], 16))
+    by_day = [(*key, *value.figures) for key, value in daily_sums(records).items()]
+    await connection.execute(UPSERT_DAILY, *columns(by_day, 13))
+    by_hour = [(*key, *value.figures) for key, value in hourly_sums(records).items()]
+    await connection.execute(UPSERT_HOURLY, *columns(by_hour, 12))

@@ -1,0 +1,67 @@
+"""What a user's month holds and has spent, and what becomes of a hold when its request is recorded."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import date
+    from uuid import UUID
+
+    from llmrouter_server.usage.settlement import Settlement
+
+log = logging.getLogger(__name__)
+
+SMALLEST_USD = Decimal("1e-10")
+"""Of a dollar: what the ledger counts in. A record's cost is never finer."""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetState:
+    """A user's UTC month, in US dollars."""
+
+    spent_usd: Decimal = Decimal(0)
+    """The sum of the month's records."""
+    held_usd: Decimal = Decimal(0)
+    """The sum of the open holds."""
+
+    def exceeds(self, budget_usd: Decimal | None) -> bool:
+        """Tell whether the budget is used up: the spend has reached it. Without a budget it never is."""
+        return budget_usd is not None and self.spent_usd >= budget_usd
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Money set aside for one request under way."""
+
+    id: UUID
+    """Of its decision."""
+    user_id: UUID
+    month: date
+    amount_usd: Decimal
+
+    def left_after(self, settlement: Settlement) -> Decimal:
+        """Return how much stays on hold after these records: nothing once one of them succeeded.
+
+        A failed attempt takes what it cost out of the hold, which stays open, since another attempt may follow.
+        """
+        if settlement.cost_usd > self.amount_usd:
+            # Counted as it is: the provider charged for more than the request was bound to.
+            log.warning(
+                "a request cost more than was held for it",
+                extra={
+                    "decision_id": str(self.id),
+                    "user_id": str(self.user_id),
+                    "held_usd": f"{self.amount_usd:f}",
+                    "cost_usd": f"{settlement.cost_usd:f}",
+                },
+            )
+        return Decimal(0) if settlement.is_final else max(Decimal(0), self.amount_usd - settlement.cost_usd)
+
+
+def rounded_up(amount_usd: Decimal) -> Decimal:
+    """Round to what the ledger counts in, never down: a hold must cover what it is for."""
+    return amount_usd.quantize(SMALLEST_USD, ROUND_CEILING)
