@@ -98,6 +98,8 @@ needs = st.builds(
     Need,
     power_level=LEVELS,
     keyed_providers=st.frozensets(st.sampled_from(PROVIDER_IDS)),
+    failing_keys=st.frozensets(st.sampled_from(PROVIDER_IDS)),
+    free_only=st.booleans(),
     capabilities=st.just(frozenset()) | CAPABILITY_SETS,
     context_tokens=st.just(0) | CONTEXTS | CONTEXTS.map(lambda size: size + 1),
     unhealthy_providers=st.frozensets(st.sampled_from(PROVIDER_IDS)),
@@ -135,8 +137,12 @@ def unmet_needs(model: CatalogModel, need: Need) -> list[Exclusion]:
         unmet.append(Exclusion.PROVIDER_DISABLED)
     if model.power_level != need.power_level:
         unmet.append(Exclusion.POWER_LEVEL)
+    if need.free_only and max(model.input_cost_per_1m, model.output_cost_per_1m) > 0:
+        unmet.append(Exclusion.OVER_BUDGET)
     if model.requires_byok and model.provider_id not in need.keyed_providers:
         unmet.append(Exclusion.KEY_REQUIRED)
+    if model.requires_byok and model.provider_id in need.failing_keys:
+        unmet.append(Exclusion.KEY_FAILING)
     if need.capabilities - model.capabilities:
         unmet.append(Exclusion.CAPABILITY_MISSING)
     if need.context_tokens > model.max_context_tokens:
@@ -221,6 +227,7 @@ def test_a_model_that_is_not_eligible_changes_nothing_for_the_others(
     before = case.decide()
     assume(reason is not Exclusion.PROVIDER_UNHEALTHY or (before.ranked and not before.degraded))
     need, newcomer = case.need, UUID(int=99)
+    price = 0.0 if need.free_only else price
     added = CatalogModel(
         model_id=UUID(int=5000),
         provider_id=newcomer,
@@ -247,8 +254,16 @@ def test_a_model_that_is_not_eligible_changes_nothing_for_the_others(
             added = replace(added, provider_enabled=False)
         case Exclusion.POWER_LEVEL:
             added = replace(added, power_level=next(level for level in PowerLevel if level != need.power_level))
+        case Exclusion.OVER_BUDGET:
+            need = replace(need, free_only=True)
+            added = replace(added, output_cost_per_1m=price + 0.0001)
+            before = replace(case, need=need).decide()
         case Exclusion.KEY_REQUIRED:
             added = replace(added, requires_byok=True)
+        case Exclusion.KEY_FAILING:
+            added = replace(added, requires_byok=True)
+            keyed, failing = need.keyed_providers | {newcomer}, need.failing_keys | {newcomer}
+            need = replace(need, keyed_providers=keyed, failing_keys=failing)
         case Exclusion.CAPABILITY_MISSING:
             need = replace(need, capabilities=need.capabilities | {"vision"})
             added = replace(added, capabilities=need.capabilities - {"vision"})

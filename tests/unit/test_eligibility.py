@@ -15,10 +15,11 @@ from unit.seed_catalog import MODELS
 if TYPE_CHECKING:
     from llmrouter_server.catalog.snapshot import CatalogModel
 
-PROVIDER, OTHER_PROVIDER = UUID(int=1), UUID(int=2)
+PROVIDER, OTHER_PROVIDER, REFUSING_PROVIDER = UUID(int=1), UUID(int=2), UUID(int=4)
 NEED = Need(
     PowerLevel.ECO,
-    keyed_providers={PROVIDER},
+    keyed_providers={PROVIDER, REFUSING_PROVIDER},
+    failing_keys={REFUSING_PROVIDER},
     capabilities={"chat", "tools"},
     context_tokens=8192,
 )
@@ -57,6 +58,7 @@ def test_a_model_that_meets_every_need_is_a_candidate() -> None:
         ({"power_level": PowerLevel.BALANCED}, Exclusion.POWER_LEVEL),
         ({"power_level": PowerLevel.PRECISION}, Exclusion.POWER_LEVEL),
         ({"provider_id": UUID(int=3)}, Exclusion.KEY_REQUIRED),
+        ({"provider_id": REFUSING_PROVIDER}, Exclusion.KEY_FAILING),
         ({"capabilities": frozenset({"chat", "json"})}, Exclusion.CAPABILITY_MISSING),
         ({"capabilities": frozenset()}, Exclusion.CAPABILITY_MISSING),
         ({"max_context_tokens": 8191}, Exclusion.CONTEXT_TOO_SMALL),
@@ -72,9 +74,10 @@ def test_a_model_of_an_unhealthy_provider_is_excluded_while_a_healthy_one_is_the
 
 def test_of_several_unmet_needs_the_first_is_the_reason() -> None:
     """Everything is wrong with the model; repaired one need at a time, it gives each reason in the stated order."""
-    need = replace(NEED, keyed_providers=set(), unhealthy_providers={PROVIDER})
+    need = replace(NEED, free_only=True, keyed_providers=set(), failing_keys={PROVIDER}, unhealthy_providers={PROVIDER})
     model = replace(
         FIT,
+        input_cost_per_1m=1.0,
         model_enabled=False,
         provider_enabled=False,
         power_level=PowerLevel.PRECISION,
@@ -85,16 +88,33 @@ def test_of_several_unmet_needs_the_first_is_the_reason() -> None:
         {"model_enabled": True},
         {"provider_enabled": True},
         {"power_level": PowerLevel.ECO},
+        {"input_cost_per_1m": 0.0, "output_cost_per_1m": 0.0},
+        {"a key": True},
         {"requires_byok": False},
         {"capabilities": FIT.capabilities},
         {"max_context_tokens": 8192},
     ]
     reasons = [reason_for(model, need)]
     for repair in repairs:
-        model = replace(model, **repair)
+        if "a key" in repair:
+            need = replace(need, keyed_providers={PROVIDER})
+        else:
+            model = replace(model, **repair)
         reasons.append(reason_for(model, need))
     assert reasons == list(Exclusion)
     assert reason_for(model, NEED) is None
+
+
+@pytest.mark.parametrize(("input_price", "output_price"), [(0.0001, 0.0), (0.0, 0.0001), (1.0, 2.0)])
+def test_over_the_budget_only_what_costs_nothing_at_all_is_a_candidate(input_price: float, output_price: float) -> None:
+    need = replace(NEED, free_only=True)
+    priced = replace(FIT, input_cost_per_1m=input_price, output_cost_per_1m=output_price)
+    assert reason_for(priced, need) is Exclusion.OVER_BUDGET
+    assert reason_for(replace(FIT, input_cost_per_1m=0.0, output_cost_per_1m=0.0), need) is None
+
+
+def test_a_refused_key_of_ones_own_does_not_matter_where_none_is_needed() -> None:
+    assert reason_for(replace(FIT, provider_id=REFUSING_PROVIDER, requires_byok=False)) is None
 
 
 def test_a_provider_without_byok_needs_no_key() -> None:

@@ -20,7 +20,9 @@ class Exclusion(enum.Enum):
     MODEL_DISABLED = "MODEL_DISABLED"
     PROVIDER_DISABLED = "PROVIDER_DISABLED"
     POWER_LEVEL = "POWER_LEVEL"
+    OVER_BUDGET = "OVER_BUDGET"
     KEY_REQUIRED = "KEY_REQUIRED"
+    KEY_FAILING = "KEY_FAILING"
     CAPABILITY_MISSING = "CAPABILITY_MISSING"
     CONTEXT_TOO_SMALL = "CONTEXT_TOO_SMALL"
     PROVIDER_UNHEALTHY = "PROVIDER_UNHEALTHY"
@@ -33,6 +35,10 @@ class Need:
     power_level: PowerLevel
     keyed_providers: AbstractSet[UUID] = frozenset()
     """Providers for which the caller has an active key of their own."""
+    failing_keys: AbstractSet[UUID] = frozenset()
+    """Those of them that refused the caller's key a short while ago."""
+    free_only: bool = False
+    """The month's budget is used up: only models that cost nothing."""
     capabilities: AbstractSet[str] = frozenset()
     context_tokens: int = 0
     unhealthy_providers: AbstractSet[UUID] = frozenset()
@@ -68,12 +74,25 @@ def select_eligible(models: Iterable[CatalogModel], need: Need) -> Eligibility:
 
 
 def _exclusion(model: CatalogModel, need: Need) -> Exclusion | None:
-    tests = (
-        (not model.model_enabled, Exclusion.MODEL_DISABLED),
-        (not model.provider_enabled, Exclusion.PROVIDER_DISABLED),
-        (model.power_level is not need.power_level, Exclusion.POWER_LEVEL),
-        (model.requires_byok and model.provider_id not in need.keyed_providers, Exclusion.KEY_REQUIRED),
-        (not need.capabilities <= model.capabilities, Exclusion.CAPABILITY_MISSING),
-        (model.max_context_tokens < need.context_tokens, Exclusion.CONTEXT_TOO_SMALL),
-    )
-    return next((reason for fails, reason in tests if fails), None)
+    """Return the first reason, in the order of Exclusion. Branches, because this runs for every model every time."""
+    if not model.model_enabled:
+        return Exclusion.MODEL_DISABLED
+    if not model.provider_enabled:
+        return Exclusion.PROVIDER_DISABLED
+    if model.power_level is not need.power_level:
+        return Exclusion.POWER_LEVEL
+    if need.free_only and (model.input_cost_per_1m or model.output_cost_per_1m):
+        return Exclusion.OVER_BUDGET
+    return _unusable(model, need)
+
+
+def _unusable(model: CatalogModel, need: Need) -> Exclusion | None:
+    if model.requires_byok and model.provider_id not in need.keyed_providers:
+        return Exclusion.KEY_REQUIRED
+    if model.requires_byok and model.provider_id in need.failing_keys:
+        return Exclusion.KEY_FAILING
+    if not need.capabilities <= model.capabilities:
+        return Exclusion.CAPABILITY_MISSING
+    if model.max_context_tokens < need.context_tokens:
+        return Exclusion.CONTEXT_TOO_SMALL
+    return None

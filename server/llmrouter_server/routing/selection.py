@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llmrouter_server.routing.eligibility import Exclusion, Need, select_eligible
-from llmrouter_server.routing.scoring import ONE_MILLION_EACH, Scored, Tokens, Weights, score
+from llmrouter_server.routing.scoring import NO_LIVE_LATENCIES, ONE_MILLION_EACH, Scored, Tokens, Weights, score
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+    from uuid import UUID
 
     from llmrouter_server.catalog.snapshot import CatalogModel
 
@@ -27,10 +28,16 @@ class Decision:
     degraded: bool
 
 
-def decide(models: Iterable[CatalogModel], need: Need, weights: Weights, tokens: Tokens = ONE_MILLION_EACH) -> Decision:
+def decide(
+    models: Iterable[CatalogModel],
+    need: Need,
+    weights: Weights,
+    tokens: Tokens = ONE_MILLION_EACH,
+    live_latencies: Mapping[UUID, int] = NO_LIVE_LATENCIES,
+) -> Decision:
     """Filter, score and order. Nobody eligible: `ranked` is empty, and `excluded` says why."""
     eligibility = select_eligible(models, need)
-    ranked = sorted(score(eligibility.candidates, weights, tokens), key=_rank)
+    ranked = sorted(score(eligibility.candidates, weights, tokens, live_latencies), key=_rank)
     return Decision(tuple(ranked), eligibility.excluded, eligibility.degraded)
 
 

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-import uuid_utils.compat as uuid_utils
-
-from llmrouter.v2 import routing_service_pb2, routing_service_pb2_grpc
+from llmrouter.v2 import decision_pb2, routing_service_pb2, routing_service_pb2_grpc
 from llmrouter_server import errors
 from llmrouter_server.catalog.power_level import power_level_message, read_power_level
-from llmrouter_server.catalog.snapshot import CAPABILITIES, PowerLevel
-from llmrouter_server.routing.eligibility import Need
-from llmrouter_server.routing.scoring import ONE_MILLION_EACH, PRESETS, Scored, Tokens, Weights
-from llmrouter_server.routing.selection import Decision, decide
+from llmrouter_server.catalog.snapshot import CAPABILITIES
+from llmrouter_server.routing.explanation import explain
+from llmrouter_server.routing.router import Asked
+from llmrouter_server.routing.scoring import ONE_MILLION_EACH, Scored, Tokens
+from llmrouter_server.runtime.auth import Role
 from llmrouter_server.runtime.fields import Fields
 from llmrouter_server.runtime.interceptor import current_caller
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from collections.abc import Set as AbstractSet
     from uuid import UUID
 
+    from llmrouter_server.catalog.store import CatalogStore
+    from llmrouter_server.routing.log import DecisionLog
+    from llmrouter_server.routing.router import Routed, Router
     from llmrouter_server.routing.store import RoutingStore
     from llmrouter_server.runtime.interceptor import Context
-    from llmrouter_server.settings.preferences import RoutingConfig
 
 DEFAULT_FALLBACKS = 3
 MAX_FALLBACKS = 5
@@ -32,71 +30,67 @@ MAX_TASK_TYPE_CHARS = 64
 
 
 class RoutingService(routing_service_pb2_grpc.RoutingServiceServicer):
-    """Decides which model to use."""
+    """Decides which model to use, and says why."""
 
-    def __init__(self, store: RoutingStore, unhealthy_providers: Callable[[], AbstractSet[UUID]]) -> None:
-        self._store, self._unhealthy_providers = store, unhealthy_providers
+    def __init__(self, router: Router, store: RoutingStore, log: DecisionLog, catalog: CatalogStore) -> None:
+        self._router, self._store, self._log, self._catalog = router, store, log, catalog
 
     async def Route(
         self, request: routing_service_pb2.RouteRequest, _context: Context
     ) -> routing_service_pb2.RouteResponse:
-        user_id = current_caller().acts_for(request.user_id)
-        asked = _read(request)
-        state, snapshot = await self._store.read(user_id)
-        level = asked.power_level or state.preferences.preferred_power_level
-        need = Need(
-            power_level=level,
-            keyed_providers=state.keyed_providers,
-            capabilities=asked.capabilities,
-            context_tokens=request.min_context_tokens,
-            unhealthy_providers=self._unhealthy_providers(),
-        )
-        decision = decide(snapshot.models, need, _weights(state.preferences.routing_config), asked.tokens)
-        if not decision.ranked:
-            raise errors.no_eligible_model(Counter(reason.value for _, reason in decision.excluded))
-        return _response(decision, level, snapshot.number, asked.fallback_count)
+        routed = await self._router.route(_asked(current_caller().acts_for(request.user_id), request))
+        response = _response(routed)
+        if request.explain:
+            response.explanation.CopyFrom(explain(routed.record, routed.decision))
+        return response
+
+    async def GetDecision(
+        self, request: routing_service_pb2.GetDecisionRequest, _context: Context
+    ) -> decision_pb2.Decision:
+        fields = Fields()
+        decision_id = fields.uuid("decision_id", request.decision_id)
+        fields.done()
+        caller = current_caller()
+        record = self._log.find(decision_id) or await self._store.find_decision(decision_id)
+        if record.user_id != caller.user_id and not caller.roles & {Role.ADMIN, Role.SERVICE}:
+            raise errors.not_found("decision")
+        snapshot = await self._catalog.load_snapshot(record.snapshot_number)
+        return explain(record, record.facts.decide(snapshot.models))
 
 
-class _Asked(NamedTuple):
-    """A decoded RouteRequest."""
-
-    power_level: PowerLevel | None
-    capabilities: frozenset[str]
-    fallback_count: int
-    tokens: Tokens
-
-
-def _read(request: routing_service_pb2.RouteRequest) -> _Asked:
+def _asked(user_id: UUID, request: routing_service_pb2.RouteRequest) -> Asked:
     fields = Fields()
     level = read_power_level(fields, "power_level", request.power_level)
-    fields.text("task_type", request.task_type, shortest=0, longest=MAX_TASK_TYPE_CHARS)
+    task_type = fields.text("task_type", request.task_type, shortest=0, longest=MAX_TASK_TYPE_CHARS)
     for capability in request.required_capabilities[: len(CAPABILITIES) + 1]:
         fields.one_of("required_capabilities", capability, CAPABILITIES)
     fallbacks = request.fallback_count if request.HasField("fallback_count") else DEFAULT_FALLBACKS
     fields.number("fallback_count", fallbacks, low=1, high=MAX_FALLBACKS)
     fields.done()
     estimate = Tokens(request.estimated_input_tokens, request.estimated_output_tokens)
-    tokens = estimate if estimate.input or estimate.output else ONE_MILLION_EACH
-    return _Asked(level, frozenset(request.required_capabilities), fallbacks, tokens)
+    return Asked(
+        user_id=user_id,
+        power_level=level,
+        capabilities=frozenset(request.required_capabilities),
+        context_tokens=request.min_context_tokens,
+        fallback_count=fallbacks,
+        tokens=estimate if estimate.input or estimate.output else ONE_MILLION_EACH,
+        task_type=task_type,
+    )
 
 
-def _weights(config: RoutingConfig) -> Weights:
-    own = Weights(config.cost_weight, config.latency_weight, config.quality_weight)
-    return PRESETS.get(config.strategy, own)
-
-
-def _response(
-    decision: Decision, level: PowerLevel, snapshot: int, fallback_count: int
-) -> routing_service_pb2.RouteResponse:
-    primary, *fallbacks = (_scored(scored) for scored in decision.ranked[: 1 + fallback_count])
+def _response(routed: Routed) -> routing_service_pb2.RouteResponse:
+    record, decision = routed.record, routed.decision
+    primary, *fallbacks = (_scored(scored) for scored in decision.ranked[: 1 + record.facts.fallback_count])
     return routing_service_pb2.RouteResponse(
         primary=primary,
         fallbacks=fallbacks,
         total_options=1 + len(fallbacks),
-        decision_id=str(uuid_utils.uuid7()),
-        catalog_snapshot=snapshot,
-        power_level=power_level_message(level),
+        decision_id=str(record.id),
+        catalog_snapshot=record.snapshot_number,
+        power_level=power_level_message(record.facts.need.power_level),
         degraded=decision.degraded,
+        downgraded=record.facts.need.free_only,
     )
 
 
@@ -113,7 +107,7 @@ def _scored(scored: Scored) -> routing_service_pb2.ScoredModel:
         quality_score=scored.quality,
         input_cost_per_1m=model.input_cost_per_1m,
         output_cost_per_1m=model.output_cost_per_1m,
-        avg_latency_ms=model.avg_latency_ms,
+        avg_latency_ms=scored.latency_ms,
         quality_rating=model.quality_rating,
         priority=model.priority,
         display_name=model.display_name,

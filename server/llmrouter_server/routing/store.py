@@ -1,56 +1,108 @@
-"""What a routing request reads: the caller's state in one query, and the catalogue when it has changed."""
+"""All SQL of routing: what it reads of users, and the decisions it made."""
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llmrouter_server import errors
+from llmrouter_server.routing.record import moment_of, record_from_row
+from llmrouter_server.routing.state import UserState
 from llmrouter_server.settings.store import preferences_of
 
 if TYPE_CHECKING:
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Collection, Sequence
+    from datetime import date, datetime
     from uuid import UUID
 
-    from llmrouter_server.catalog.snapshot import Snapshot
-    from llmrouter_server.catalog.store import CatalogStore
+    from llmrouter_server.routing.record import DecisionRecord
     from llmrouter_server.runtime.database import Database
-    from llmrouter_server.settings.preferences import Preferences
 
-CALLER_STATE = """
-select v.number, s.preferred_power_level, s.routing_config, s.monthly_budget_usd, s.updated_at,
-    array(select k.provider_id from user_provider_keys k where k.user_id = $1 and k.is_active) as keyed_providers
-from llm_catalog_version v left join user_llm_settings s on s.user_id = $1"""
+USER_STATE = """
+select s.preferred_power_level, s.routing_config, s.monthly_budget_usd, s.on_budget_exceeded, s.updated_at,
+    coalesce(l.spent_usd, 0) as spent_usd,
+    array(
+        select k.provider_id from user_provider_keys k where k.user_id = u.id and k.is_active order by k.provider_id
+    ) as keyed_providers,
+    array(
+        select k.refused_at from user_provider_keys k where k.user_id = u.id and k.is_active order by k.provider_id
+    ) as refused_at
+from (select $1::uuid as id) as u
+left join user_llm_settings s on s.user_id = u.id
+left join llm_budget_ledger l on l.user_id = u.id and l.month = $2"""
 
-
-@dataclass(frozen=True, slots=True)
-class CallerState:
-    """What routing knows of the user it routes for."""
-
-    preferences: Preferences
-    keyed_providers: AbstractSet[UUID]
-    """Providers for which the user has an active key."""
+ENSURE_PARTITION = "select llm_decisions_ensure_partition($1)"
+INSERT_DECISIONS = """
+insert into llm_decisions (id, decided_at, user_id, snapshot_number, facts, outcome)
+select d.id, d.decided_at, d.user_id, d.snapshot_number, d.facts::jsonb, d.outcome::jsonb
+from unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::bigint[], $5::text[], $6::text[])
+    as d (id, decided_at, user_id, snapshot_number, facts, outcome)"""
+FIND_DECISION = """
+select id, decided_at, user_id, snapshot_number, facts, outcome from llm_decisions where id = $1 and decided_at = $2"""
+LIST_DECISIONS = """
+select id, decided_at, user_id, snapshot_number, facts, outcome from llm_decisions
+where (decided_at, id) > ($1, $2) and decided_at < $3
+order by decided_at, id
+limit $4"""
+OLD_PARTITIONS = """
+select c.relname from pg_inherits i
+inner join pg_class c on c.oid = i.inhrelid
+where i.inhparent = 'llm_decisions'::regclass and c.relname < 'llm_decisions_' || to_char($1::date, 'YYYY_MM_DD')
+order by c.relname"""
 
 
 class RoutingStore:
-    """Reads a user's state, and keeps the newest snapshot of the catalogue."""
+    """Reads users' states; writes and reads decisions."""
 
-    def __init__(self, database: Database, catalog: CatalogStore) -> None:
-        self._database, self._catalog = database, catalog
-        self._snapshot: Snapshot | None = None
-        self._loading = asyncio.Lock()
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-    async def read(self, user_id: UUID) -> tuple[CallerState, Snapshot]:
-        """Return the user's state and a catalogue at least as new as it: every change committed before is seen."""
+    async def user_state(self, user_id: UUID, month: date) -> UserState:
+        """Read what routing needs to know of a user, in one query."""
         async with self._database.connection() as connection:
-            row = await connection.fetchrow(CALLER_STATE, user_id)
-        preferences = preferences_of(row if row["preferred_power_level"] is not None else None)
-        state = CallerState(preferences, frozenset(row["keyed_providers"]))
-        return state, await self._at_least(row["number"])
+            row = await connection.fetchrow(USER_STATE, user_id, month)
+        keys = zip(row["keyed_providers"], row["refused_at"], strict=True)
+        refused = {provider: at for provider, at in keys if at is not None}
+        return UserState(
+            month=month,
+            preferences=preferences_of(row if row["preferred_power_level"] is not None else None),
+            keyed_providers=frozenset(row["keyed_providers"]),
+            refused_at=refused or None,
+            spent_usd=row["spent_usd"],
+        )
 
-    async def _at_least(self, number: int) -> Snapshot:
-        if self._snapshot is None or self._snapshot.number < number:
-            async with self._loading:
-                if self._snapshot is None or self._snapshot.number < number:
-                    self._snapshot = await self._catalog.load_snapshot()
-        return self._snapshot
+    async def write_decisions(self, columns: Sequence[Sequence[object]], days: Collection[date]) -> None:
+        """Store decisions, given as the columns of INSERT_DECISIONS, making the partitions of these days first."""
+        async with self._database.transaction() as connection:
+            for day in sorted(days):
+                await connection.execute(ENSURE_PARTITION, day)
+            await connection.execute(INSERT_DECISIONS, *columns)
+
+    async def find_decision(self, decision_id: UUID) -> DecisionRecord:
+        """Return a decision; RESOURCE_NOT_FOUND."""
+        async with self._database.connection() as connection:
+            # The time inside the id leads to its partition; for an id of another making there is none.
+            row = await connection.fetchrow(FIND_DECISION, decision_id, moment_of(decision_id))
+        if row is None:
+            raise errors.not_found("decision")
+        return record_from_row(row)
+
+    async def list_decisions(self, after: tuple[datetime, UUID], before: datetime, limit: int) -> list[DecisionRecord]:
+        """Return decisions after one and before a moment, oldest first."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(LIST_DECISIONS, *after, before, limit)
+        return [record_from_row(row) for row in rows]
+
+    async def make_partitions(self, days: Collection[date]) -> None:
+        """Make the partitions of these days."""
+        for day in sorted(days):
+            async with self._database.connection() as connection:
+                await connection.execute(ENSURE_PARTITION, day)
+
+    async def drop_partitions(self, before: date) -> None:
+        """Drop the partitions of the days before this one."""
+        async with self._database.connection() as connection:
+            names = [row["relname"] for row in await connection.fetch(OLD_PARTITIONS, before)]
+        for name in names:
+            async with self._database.transaction() as connection:
+                await connection.execute("set local lock_timeout = '2s'")
+                await connection.execute(f'drop table "{name}"')  # the names are our own, from the catalogue

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from llmrouter_server.runtime.fields import Fields
 
+ON_BUDGET_EXCEEDED = ("downgrade", "reject")
 STRATEGIES = ("balanced", "cost_optimized", "latency_optimized", "quality_optimized")
 WEIGHT_SUM_TOLERANCE = 0.001
 MAX_BUDGET_USD = 1_000_000
@@ -49,4 +50,6 @@ class Preferences:
     preferred_power_level: PowerLevel = PowerLevel.BALANCED
     routing_config: RoutingConfig = RoutingConfig()
     monthly_budget_usd: Decimal | None = None
+    on_budget_exceeded: str = "downgrade"
+    """`downgrade`: only free ECO models are candidates; `reject`: none."""
     updated_at: datetime | None = None

@@ -10,7 +10,7 @@ from llmrouter_server.catalog.power_level import power_level_message, read_power
 from llmrouter_server.runtime.fields import Fields
 from llmrouter_server.runtime.interceptor import current_caller
 from llmrouter_server.runtime.messages import timestamp
-from llmrouter_server.settings.preferences import MAX_BUDGET_USD, Preferences
+from llmrouter_server.settings.preferences import MAX_BUDGET_USD, ON_BUDGET_EXCEEDED, Preferences
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,8 +24,14 @@ if TYPE_CHECKING:
 class SettingsService(settings_service_pb2_grpc.SettingsServiceServicer):
     """The caller's own preferences."""
 
-    def __init__(self, store: SettingsStore, month_spend: Callable[[UUID], Awaitable[Decimal]]) -> None:
-        self._store, self._month_spend = store, month_spend
+    def __init__(
+        self,
+        store: SettingsStore,
+        month_spend: Callable[[UUID], Awaitable[Decimal]],
+        changed: Callable[[UUID], None],
+    ) -> None:
+        """`changed` is told whose preferences are not what they were."""
+        self._store, self._month_spend, self._tell_changed = store, month_spend, changed
 
     async def GetSettings(
         self, _request: settings_service_pb2.GetSettingsRequest, _context: Context
@@ -38,6 +44,7 @@ class SettingsService(settings_service_pb2_grpc.SettingsServiceServicer):
     ) -> settings_pb2.Settings:
         user_id = current_caller().user_id
         changed = await self._store.change(user_id, lambda current: _changed(current, request))
+        self._tell_changed(user_id)
         return await self._settings(user_id, changed)
 
     async def _settings(self, user_id: UUID, preferences: Preferences) -> settings_pb2.Settings:
@@ -54,6 +61,7 @@ class SettingsService(settings_service_pb2_grpc.SettingsServiceServicer):
             monthly_budget_usd=float(budget) if budget is not None else None,
             current_month_spend_usd=float(await self._month_spend(user_id)),
             updated_at=timestamp(preferences.updated_at) if preferences.updated_at else None,
+            on_budget_exceeded=preferences.on_budget_exceeded,
         )
 
 
@@ -70,10 +78,14 @@ def _changed(current: Preferences, request: settings_service_pb2.UpdateSettingsR
             fields.wrong("clear_monthly_budget", "cannot go together with monthly_budget_usd")
     elif request.clear_monthly_budget:
         budget = None
+    on_exceeded = current.on_budget_exceeded
+    if request.HasField("on_budget_exceeded"):
+        on_exceeded = fields.one_of("on_budget_exceeded", request.on_budget_exceeded, ON_BUDGET_EXCEEDED)
     fields.done()
     return replace(
         current,
         preferred_power_level=level or current.preferred_power_level,
         routing_config=config,
         monthly_budget_usd=budget,
+        on_budget_exceeded=on_exceeded,
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llmrouter_server.runtime.database import Database
 
 GET = """
-select preferred_power_level, routing_config, monthly_budget_usd, updated_at
+select preferred_power_level, routing_config, monthly_budget_usd, on_budget_exceeded, updated_at
 from user_llm_settings where user_id = $1"""
 
 # Makes sure that there is a row to lock, so that two first changes at once do not lose one of them.
@@ -24,9 +24,10 @@ LOCK = GET + " for update"
 
 PUT = """
 update user_llm_settings set
-    preferred_power_level = $2, routing_config = $3, monthly_budget_usd = $4, updated_at = now()
+    preferred_power_level = $2, routing_config = $3, monthly_budget_usd = $4, on_budget_exceeded = $5,
+    updated_at = now()
 where user_id = $1
-returning preferred_power_level, routing_config, monthly_budget_usd, updated_at"""
+returning preferred_power_level, routing_config, monthly_budget_usd, on_budget_exceeded, updated_at"""
 
 
 class SettingsStore:
@@ -52,6 +53,7 @@ class SettingsStore:
                 wanted.preferred_power_level.name,
                 asdict(wanted.routing_config),
                 wanted.monthly_budget_usd,
+                wanted.on_budget_exceeded,
             )
         return preferences_of(row)
 
@@ -64,5 +66,6 @@ def preferences_of(row: Any) -> Preferences:  # noqa: ANN401 - asyncpg has no ty
         preferred_power_level=PowerLevel[row["preferred_power_level"]],
         routing_config=RoutingConfig().merged(row["routing_config"]),
         monthly_budget_usd=row["monthly_budget_usd"],
+        on_budget_exceeded=row["on_budget_exceeded"],
         updated_at=row["updated_at"],
     )

@@ -1,0 +1,104 @@
+"""Tells a decision whole: its facts, and the fate of every model of the catalogue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmrouter.v2 import decision_pb2
+from llmrouter_server.catalog.power_level import power_level_message
+from llmrouter_server.routing.eligibility import Exclusion
+from llmrouter_server.runtime.messages import timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from uuid import UUID
+
+    from llmrouter_server.catalog.snapshot import CatalogModel
+    from llmrouter_server.routing.eligibility import Need
+    from llmrouter_server.routing.record import DecisionRecord, Facts
+    from llmrouter_server.routing.scoring import Scored
+    from llmrouter_server.routing.selection import Decision
+
+
+def explain(record: DecisionRecord, decision: Decision) -> decision_pb2.Decision:
+    """Write everything; the candidates by rank, then the excluded models by provider and name."""
+    facts, need = record.facts, record.facts.need
+    excluded = sorted(decision.excluded, key=lambda pair: (pair[0].provider_name, pair[0].model_name))
+    return decision_pb2.Decision(
+        decision_id=str(record.id),
+        user_id=str(record.user_id),
+        decided_at=timestamp(record.decided_at),
+        catalog_snapshot=record.snapshot_number,
+        power_level=power_level_message(need.power_level),
+        task_type=facts.task_type,
+        strategy=facts.strategy,
+        weights=decision_pb2.Weights(
+            cost=facts.weights.cost, latency=facts.weights.latency, quality=facts.weights.quality
+        ),
+        required_capabilities=sorted(need.capabilities),
+        min_context_tokens=need.context_tokens,
+        input_tokens=facts.tokens.input,
+        output_tokens=facts.tokens.output,
+        fallback_count=facts.fallback_count,
+        budget=decision_pb2.BudgetFacts(
+            monthly_budget_usd=float(facts.budget_usd) if facts.budget_usd is not None else None,
+            spent_usd=float(facts.spent_usd),
+            downgraded=need.free_only,
+        ),
+        unhealthy_provider_ids=_ids(need.unhealthy_providers),
+        keyed_provider_ids=_ids(need.keyed_providers),
+        failing_key_provider_ids=_ids(need.failing_keys),
+        degraded=decision.degraded,
+        models=[
+            *(_candidate(scored, rank, facts) for rank, scored in enumerate(decision.ranked, start=1)),
+            *(_excluded(model, reason, need) for model, reason in excluded),
+        ],
+    )
+
+
+def _ids(ids: Iterable[UUID]) -> list[str]:
+    return sorted(map(str, ids))
+
+
+def _candidate(scored: Scored, rank: int, facts: Facts) -> decision_pb2.ModelVerdict:
+    verdict = _verdict(scored.model)
+    verdict.rank = rank
+    verdict.composite_score, verdict.cost_score = scored.composite, scored.cost
+    verdict.latency_score, verdict.quality_score = scored.latency, scored.quality
+    verdict.cost_usd, verdict.latency_ms = scored.cost_usd, scored.latency_ms
+    verdict.latency_is_live = scored.model.model_id in facts.live_latencies
+    return verdict
+
+
+def _excluded(model: CatalogModel, reason: Exclusion, need: Need) -> decision_pb2.ModelVerdict:
+    verdict = _verdict(model)
+    verdict.exclusion = decision_pb2.Exclusion.Value(f"EXCLUSION_{reason.value}")
+    verdict.exclusion_detail = _detail(model, reason, need)
+    return verdict
+
+
+def _verdict(model: CatalogModel) -> decision_pb2.ModelVerdict:
+    return decision_pb2.ModelVerdict(
+        model_id=str(model.model_id),
+        model_name=model.model_name,
+        provider_id=str(model.provider_id),
+        provider_name=model.provider_name,
+        power_level=power_level_message(model.power_level),
+    )
+
+
+def _detail(model: CatalogModel, reason: Exclusion, need: Need) -> str:
+    return {
+        Exclusion.MODEL_DISABLED: "the model is disabled",
+        Exclusion.PROVIDER_DISABLED: f"{model.provider_name} is disabled",
+        Exclusion.POWER_LEVEL: f"is {model.power_level.name}, {need.power_level.name} was routed for",
+        Exclusion.OVER_BUDGET: (
+            f"costs {model.input_cost_per_1m:g} and {model.output_cost_per_1m:g} US dollars per million input and "
+            "output tokens, and the month's budget is used up"
+        ),
+        Exclusion.KEY_REQUIRED: f"{model.provider_name} needs a key of the user's own, and there is no active one",
+        Exclusion.KEY_FAILING: f"{model.provider_name} refused the user's key in the last 15 minutes",
+        Exclusion.CAPABILITY_MISSING: f"lacks {', '.join(sorted(need.capabilities - model.capabilities))}",
+        Exclusion.CONTEXT_TOO_SMALL: (f"holds {model.max_context_tokens} tokens, {need.context_tokens} were asked for"),
+        Exclusion.PROVIDER_UNHEALTHY: f"{model.provider_name} is unhealthy",
+    }[reason]

@@ -1,0 +1,127 @@
+"""Keeps decisions, written behind: a decision is never slower and never fails because of its record."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from llmrouter_server import errors
+from llmrouter_server.routing.record import facts_to_json, outcome_to_json
+from llmrouter_server.runtime import telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import date
+    from uuid import UUID
+
+    from llmrouter_server.routing.record import DecisionRecord
+    from llmrouter_server.routing.scoring import Scored
+    from llmrouter_server.routing.store import RoutingStore
+
+log = logging.getLogger(__name__)
+
+KEPT_DAYS = 30
+MAX_WAITING = 50_000
+MAX_BATCH = 1000
+GATHER_S = 0.1
+"""How long decisions are gathered before they are written together."""
+RETRY_DELAY_S = 1.0
+STOP_TIMEOUT_S = 5.0
+
+
+class DecisionLog:
+    """Owns the one task that writes. What is waiting can be found by its id."""
+
+    def __init__(self, store: RoutingStore) -> None:
+        self._store = store
+        self._waiting: dict[UUID, tuple[DecisionRecord, Sequence[Scored], float]] = {}
+        self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
+        self._known_days: set[date] = set()
+        self._dropped = telemetry.DROPPED.labels("decisions")
+        self._batch_size = telemetry.BATCH_SIZE.labels("decisions")
+        self._queue_seconds = telemetry.QUEUE_SECONDS.labels("decisions")
+
+    async def start(self) -> None:
+        """Begin to write."""
+        self._writer = asyncio.create_task(self._write(), name="decision writer")
+
+    async def stop(self) -> None:
+        """Write what is waiting, for at most 5 s, then stop; what is left is counted as dropped."""
+        self._stopping.set()
+        self._wake.set()
+        if self._writer is not None:
+            _, unfinished = await asyncio.wait({self._writer}, timeout=STOP_TIMEOUT_S)
+            for task in unfinished:
+                task.cancel()
+        if self._waiting:
+            log.warning("decisions could not be kept", extra={"count": len(self._waiting)})
+            self._dropped.inc(len(self._waiting))
+
+    def add(self, record: DecisionRecord, ranked: Sequence[Scored]) -> None:
+        """Take a decision. When too many wait, because the database is away, it is dropped and counted."""
+        if len(self._waiting) >= MAX_WAITING:
+            self._dropped.inc()
+            return
+        self._waiting[record.id] = record, ranked, time.perf_counter()
+        self._wake.set()
+
+    def find(self, decision_id: UUID) -> DecisionRecord | None:
+        """Return a decision that is not written yet."""
+        waiting = self._waiting.get(decision_id)
+        return waiting[0] if waiting else None
+
+    async def _write(self) -> None:
+        while self._waiting or not self._stopping.is_set():
+            await self._wake.wait()
+            if not self._stopping.is_set():
+                await self._pause(GATHER_S)
+            batch = [self._waiting[each] for each in list(self._waiting)[:MAX_BATCH]]
+            if batch and not await self._store_batch(batch):
+                await self._pause(RETRY_DELAY_S)
+            if not self._waiting and not self._stopping.is_set():
+                self._wake.clear()
+
+    async def _store_batch(self, batch: Sequence[tuple[DecisionRecord, Sequence[Scored], float]]) -> bool:
+        """Write a batch and return whether it is done with."""
+        days = {record.decided_at.date() for record, _, _ in batch}
+        columns = list(
+            zip(
+                *(
+                    (
+                        record.id,
+                        record.decided_at,
+                        record.user_id,
+                        record.snapshot_number,
+                        facts_to_json(record.facts, ranked),
+                        outcome_to_json(record),
+                    )
+                    for record, ranked, _ in batch
+                ),
+                strict=True,
+            )
+        )
+        self._batch_size.observe(len(batch))
+        self._queue_seconds.observe(time.perf_counter() - batch[0][2])
+        try:
+            await self._store.write_decisions(columns, days - self._known_days)
+        except errors.DomainError:
+            return False  # the database is away
+        except Exception:
+            log.exception("decisions could not be kept", extra={"count": len(batch)})
+            self._dropped.inc(len(batch))
+        else:
+            self._known_days |= days
+        for record, _, _ in batch:
+            del self._waiting[record.id]
+        return True
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return
+        await asyncio.sleep(0.01)  # stopping: go on without a pause, but let others run
