@@ -156,8 +156,7 @@ create table llm_usage_requests (
 comment on table llm_usage_requests is
     'Makes recording idempotent: a partitioned table cannot hold this unique key without its partition key.';
 
--- Rows come in the order of this column, so a block range index finds the old ones; it costs next to nothing to keep.
-create index llm_usage_requests_recorded_at on llm_usage_requests using brin (recorded_at);
+create index llm_usage_requests_recorded_at on llm_usage_requests (recorded_at);
 
 create table llm_usage_daily (
     user_id uuid not null,

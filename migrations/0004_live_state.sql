@@ -17,5 +17,5 @@ comment on function llm_user_changed is
     'Tells every replica to forget what it remembers of the user. Arrives after the commit, once for a transaction.';
 create trigger user_changed after insert or update or delete on user_llm_settings
 for each row execute function llm_user_changed();
-create trigger user_changed after insert or update or delete on user_provider_keys
+create trigger user_changed after insert or delete or update of is_active, refused_at on user_provider_keys
 for each row execute function llm_user_changed();

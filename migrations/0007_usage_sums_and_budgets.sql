@@ -6,6 +6,21 @@ set local statement_timeout = '600s';
 
 alter table llm_usage_logs add column failure text;
 
+create function llm_usage_drop_partition(month date) returns void language plpgsql as $$
+declare
+    partition text := 'llm_usage_logs_' || to_char(month, 'YYYY_MM');
+begin
+    if to_regclass(partition) is not null then
+        -- Dropping its foreign keys locks this table too. Writers read it first and write records then, so in this order
+        -- nobody waits for each other.
+        lock table llm_models in access exclusive mode;
+        execute format('alter table llm_usage_logs detach partition %I', partition);
+        execute format('drop table %I', partition);
+    end if;
+end $$;
+comment on function llm_usage_drop_partition is
+    'Drops the partition of the month that begins on this day, if it is there. Locks llm_usage_logs exclusively.';
+
 create table llm_usage_hourly (
     user_id uuid not null,
     hour timestamptz not null,
@@ -23,6 +38,7 @@ create table llm_usage_hourly (
 );
 comment on table llm_usage_hourly is
     'Sums of llm_usage_logs for each user and UTC hour, kept in the same transaction; dropped after a while.';
+create index llm_usage_hourly_hour on llm_usage_hourly (hour);
 
 insert into llm_usage_hourly (
     user_id, hour, provider_id, model_id, power_level, requests, failed_requests, input_tokens, output_tokens,

@@ -7,53 +7,98 @@ import contextlib
 import gc
 import logging
 import signal
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Protocol
 
-import grpc
 import uvloop
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection
 
 from llmrouter.v2 import (
+    audit_service_pb2_grpc,
     byok_service_pb2_grpc,
+    credential_service_pb2_grpc,
+    health_service_pb2_grpc,
     model_service_pb2_grpc,
     provider_service_pb2_grpc,
     routing_service_pb2_grpc,
     settings_service_pb2_grpc,
     usage_service_pb2_grpc,
 )
+from llmrouter_server.audit.changes import AdminChangeStore
+from llmrouter_server.audit.log import AuditLog
+from llmrouter_server.audit.service import AuditService
+from llmrouter_server.audit.store import KeyReadStore
+from llmrouter_server.budget.store import BudgetStore
 from llmrouter_server.byok.cipher import Cipher
-from llmrouter_server.byok.service import ByokService
+from llmrouter_server.byok.credentials import Credentials
+from llmrouter_server.byok.platform import PlatformKeyStore
+from llmrouter_server.byok.probe import Probe
+from llmrouter_server.byok.service import ByokService, CredentialService
 from llmrouter_server.byok.store import KeyStore
+from llmrouter_server.byok.verification import KeyVerifier
+from llmrouter_server.catalog import live as live_catalog
+from llmrouter_server.catalog.live import LiveCatalog
 from llmrouter_server.catalog.service import ModelService, ProviderService
 from llmrouter_server.catalog.store import CatalogStore
+from llmrouter_server.health.monitor import HealthMonitor
+from llmrouter_server.health.service import HealthService
+from llmrouter_server.health.store import HealthStore
+from llmrouter_server.routing import state as user_state
+from llmrouter_server.routing.log import KEPT_DAYS, DecisionLog
+from llmrouter_server.routing.router import Router
 from llmrouter_server.routing.service import RoutingService
+from llmrouter_server.routing.state import UserStates
 from llmrouter_server.routing.store import RoutingStore
-from llmrouter_server.runtime import telemetry, workers
+from llmrouter_server.runtime import grpc_server, telemetry, workers
 from llmrouter_server.runtime.auth import KeySet, TokenVerifier
 from llmrouter_server.runtime.database import Database, DatabaseUnusableError
+from llmrouter_server.runtime.grpc_server import StartError
 from llmrouter_server.runtime.interceptor import CallInterceptor
+from llmrouter_server.runtime.maintenance import Maintenance
+from llmrouter_server.runtime.notifications import Notifications
 from llmrouter_server.settings.service import SettingsService
 from llmrouter_server.settings.store import SettingsStore
+from llmrouter_server.usage.attempts import attempt_of
 from llmrouter_server.usage.recorder import UsageRecorder
 from llmrouter_server.usage.service import UsageService
 from llmrouter_server.usage.store import UsageStore
+from llmrouter_server.usage.upkeep import UsageUpkeep
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
     from decimal import Decimal
     from uuid import UUID
+
+    import grpc
 
     from llmrouter_server.config import Settings
 
 log = logging.getLogger(__name__)
 
-MAX_REQUEST_BYTES = 1_048_576
 CLOSING_S = 10.0
 """How long a server may take to write and close what is left, after it has drained."""
-SERVICES = ("ProviderService", "ModelService", "ByokService", "SettingsService", "RoutingService", "UsageService")
-SERVICE_NAMES = tuple(f"llmrouter.v2.{name}" for name in SERVICES)
+
+ADD_TO_SERVER: Mapping[str, Callable[[Any, grpc.aio.Server], None]] = {
+    "ProviderService": provider_service_pb2_grpc.add_ProviderServiceServicer_to_server,
+    "HealthService": health_service_pb2_grpc.add_HealthServiceServicer_to_server,
+    "ModelService": model_service_pb2_grpc.add_ModelServiceServicer_to_server,
+    "ByokService": byok_service_pb2_grpc.add_ByokServiceServicer_to_server,
+    "CredentialService": credential_service_pb2_grpc.add_CredentialServiceServicer_to_server,
+    "AuditService": audit_service_pb2_grpc.add_AuditServiceServicer_to_server,
+    "SettingsService": settings_service_pb2_grpc.add_SettingsServiceServicer_to_server,
+    "RoutingService": routing_service_pb2_grpc.add_RoutingServiceServicer_to_server,
+    "UsageService": usage_service_pb2_grpc.add_UsageServiceServicer_to_server,
+}
+SERVICE_NAMES = tuple(f"llmrouter.v2.{name}" for name in ADD_TO_SERVER)
+
+
+class Part(Protocol):
+    """Something that runs beside the server."""
+
+    async def start(self) -> None:
+        """Begin."""
+
+    async def stop(self) -> None:
+        """End, bounded in time."""
 
 
 def serve(settings: Settings, worker_count: int = 1) -> int:
@@ -70,109 +115,128 @@ def serve(settings: Settings, worker_count: int = 1) -> int:
     return 0
 
 
-class StartError(Exception):
-    """The server cannot start; the message says in one sentence why."""
-
-
 async def _serve(settings: Settings) -> None:
     stop = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
     database = Database(settings.database_url, min_size=settings.db_pool_min, max_size=settings.db_pool_max)
     keys = KeySet(settings.auth_jwks)
+    services, parts = _build(settings, database)
+    verifier = TokenVerifier(
+        keys, issuer=settings.auth_issuer, audience=settings.auth_audience, roles_claim=settings.auth_roles_claim
+    )
+    interceptor = CallInterceptor(verifier, longest_s=settings.request_timeout_s)
     async with contextlib.AsyncExitStack() as stack:
-        await _enter(stack, database)
-        await _enter(stack, keys)
-        recorder = UsageRecorder(UsageStore(database))
-        await _enter(stack, recorder)
-        server = _build(settings, database, keys, recorder)
-        health = _add_health(server, database)
-        _listen(server, settings)
-        await server.start()
+        beside: tuple[Part, ...] = (database, keys, *parts)
+        for part in beside:
+            stack.push_async_callback(part.stop)
+            await part.start()
+        server = grpc_server.make_server(interceptor, reuse_port=settings.reuse_port)
+        for name, add in ADD_TO_SERVER.items():
+            add(services[name], server)
+        grpc_server.add_reflection(server, SERVICE_NAMES)
+        health = grpc_server.add_health(server, database, SERVICE_NAMES)
         gc.collect()
         gc.freeze()  # what is here now stays; the collector need not look at it again
-        log.info("serving", extra={"address": settings.listen_address})
-        await stop.wait()
-        log.info("draining")
-        await health.enter_graceful_shutdown()
-        await asyncio.sleep(settings.drain_notice_s)
-        await server.stop(settings.drain_timeout_s)
+        await grpc_server.run(server, health, settings, stop)
     log.info("stopped")
 
 
-async def _enter(stack: contextlib.AsyncExitStack, part: Database | KeySet | UsageRecorder) -> None:
-    stack.push_async_callback(part.stop)
-    await part.start()
-
-
-def _build(settings: Settings, database: Database, keys: KeySet, recorder: UsageRecorder) -> grpc.aio.Server:
-    verifier = TokenVerifier(
-        keys,
-        issuer=settings.auth_issuer,
-        audience=settings.auth_audience,
-        roles_claim=settings.auth_roles_claim,
+def _build(settings: Settings, database: Database) -> tuple[Mapping[str, object], tuple[Part, ...]]:
+    """Make the services, and what runs beside them, in the order of starting."""
+    cipher = Cipher(settings.byok_encryption_keys)
+    catalog, keys, reads, budget = (
+        CatalogStore(database),
+        KeyStore(database),
+        KeyReadStore(database),
+        BudgetStore(database),
     )
-    catalog, usage = CatalogStore(database), UsageStore(database)
+    usage, routing, health_store = UsageStore(database, budget), RoutingStore(database), HealthStore(database)
+
+    # What is kept in memory, and how it is kept true.
+    live = LiveCatalog(catalog, lambda: notifications.is_live)
+    users = UserStates(routing.user_state, is_told=lambda: notifications.is_live, most=settings.cached_users)
+
+    def forget_everything() -> None:
+        live.changed()
+        users.forget_all()
+
+    notifications = Notifications(
+        settings.database_url,
+        {
+            live_catalog.CHANNEL: live.changed,
+            user_state.USER_CHANNEL: users.user_changed,
+            user_state.SPEND_CHANNEL: users.spend_changed,
+        },
+        on_live=forget_everything,
+    )
+    monitor = HealthMonitor(health_store, live.current)
+
+    # What is written by tasks of its own.
+    audit, decisions = AuditLog(reads), DecisionLog(routing)
+    recorder = UsageRecorder(usage, observe=lambda records: monitor.observe(map(attempt_of, records)), keys=keys)
 
     async def month_spend(user_id: UUID) -> Decimal:
-        return await usage.spend_since(user_id, _now().date().replace(day=1))
+        return await usage.spend(user_id, _today().replace(day=1))
 
-    server = grpc.aio.server(
-        interceptors=[CallInterceptor(verifier, longest_s=settings.request_timeout_s)],
-        options=[
-            ("grpc.so_reuseport", int(settings.reuse_port)),
-            ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
-            ("grpc.keepalive_time_ms", 60_000),
-            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-        ],
+    credentials = Credentials(keys, cipher, audit, _now)
+    verifier = KeyVerifier(keys, credentials, Probe(allow_private=settings.allow_private_endpoints), _now)
+    services = {
+        "ProviderService": ProviderService(
+            catalog,
+            PlatformKeyStore(database, cipher),
+            live.refresh,
+            allow_private_endpoints=settings.allow_private_endpoints,
+        ),
+        "HealthService": HealthService(monitor, catalog),
+        "ModelService": ModelService(catalog, live.refresh),
+        "ByokService": ByokService(keys, cipher, verifier, users.forget),
+        "CredentialService": CredentialService(credentials),
+        "AuditService": AuditService(reads, AdminChangeStore(database)),
+        "SettingsService": SettingsService(SettingsStore(database), month_spend, users.forget),
+        "RoutingService": RoutingService(Router(live, users, monitor, decisions), routing, decisions, catalog),
+        "UsageService": UsageService(usage, recorder, _now),
+    }
+    jobs = _jobs(
+        UsageUpkeep(database),
+        settings.usage_retention_days,
+        catalog=catalog,
+        routing=routing,
+        health=health_store,
+        budget=budget,
     )
-    providers = ProviderService(catalog, allow_private_endpoints=settings.allow_private_endpoints)
-    provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(providers, server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(catalog), server)
-    byok = ByokService(KeyStore(database), Cipher(settings.byok_encryption_keys))
-    byok_service_pb2_grpc.add_ByokServiceServicer_to_server(byok, server)
-    preferences = SettingsService(SettingsStore(database), month_spend)
-    settings_service_pb2_grpc.add_SettingsServiceServicer_to_server(preferences, server)
-    # Nothing watches the providers' health yet: none is known to be unhealthy.
-    routing = RoutingService(RoutingStore(database, catalog), unhealthy_providers=frozenset)
-    routing_service_pb2_grpc.add_RoutingServiceServicer_to_server(routing, server)
-    usage_service_pb2_grpc.add_UsageServiceServicer_to_server(UsageService(usage, recorder, _now), server)
-    reflection.enable_server_reflection(
-        (*SERVICE_NAMES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME), server
-    )
-    return server
+    maintenance = Maintenance(database, jobs)
+    return services, (notifications, monitor, audit, decisions, recorder, maintenance)
 
 
-def _add_health(server: grpc.aio.Server, database: Database) -> health_aio.HealthServicer:
-    """Answer health checks, overall and for each service: serving while the database answers."""
-    health = health_aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    tasks: set[asyncio.Task[Any]] = set()
-
-    async def tell(status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for name in ("", *SERVICE_NAMES):
-            await health.set(name, status)
-
-    def follow(up: bool) -> None:
-        telemetry.DATABASE_UP.set(int(up))
-        status = health_pb2.HealthCheckResponse
-        task = asyncio.create_task(tell(status.SERVING if up else status.NOT_SERVING))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    database.on_change(follow)
-    return health
-
-
-def _listen(server: grpc.aio.Server, settings: Settings) -> None:
-    try:
-        server.add_insecure_port(settings.listen_address)
-        if settings.metrics_address is not None:
-            telemetry.serve_metrics(settings.metrics_address)
-    except (RuntimeError, OSError):
-        addresses = settings.listen_address + (f" or {settings.metrics_address}" if settings.metrics_address else "")
-        raise StartError(f"cannot listen on {addresses}: the address is taken or not this machine's") from None
+def _jobs(
+    usage: UsageUpkeep,
+    usage_days: int,
+    *,
+    catalog: CatalogStore,
+    routing: RoutingStore,
+    health: HealthStore,
+    budget: BudgetStore,
+) -> Mapping[str, Callable[[], Awaitable[None]]]:
+    """Return the work that is done for the tables now and then."""
+    kept = timedelta(days=KEPT_DAYS)
+    return {
+        "usage partitions": lambda: usage.create_partitions_ahead(_now()),
+        "old usage records": lambda: usage.drop_old_records(_now(), usage_days),
+        "old hourly sums": lambda: usage.prune_hourly(_now()),
+        "old request ids": lambda: usage.prune_requests(_now()),
+        "decision partitions": lambda: routing.make_partitions([_today() + timedelta(days=n) for n in range(3)]),
+        "old decisions": lambda: routing.drop_partitions(_today() - kept),
+        # A replica may use a superseded snapshot a moment longer.
+        "old catalogue snapshots": lambda: catalog.prune_snapshots(_now() - kept - timedelta(days=1)),
+        "old provider minutes": lambda: health.prune(_now()),
+        "expired holds": lambda: budget.expire(_now()),
+    }
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _today() -> date:
+    return _now().date()

@@ -4,15 +4,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from uuid import UUID
 
     from llmrouter_server.runtime.dev_identity import RoleName
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 SETTINGS_ERROR = 2
 TTL_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 MAX_TTL_S = 365 * 86400
+WEIGHT_SUM_TOLERANCE = 0.001 + 1e-12
 PORT = click.IntRange(0, 65535)
 
 
@@ -30,6 +34,47 @@ def ttl_seconds(_context: click.Context, _parameter: click.Parameter, value: str
     if not 1 <= seconds <= MAX_TTL_S:
         raise click.BadParameter(f"{value!r} is no duration such as 90s, 30m, 12h or 7d, of at most a year")
     return seconds
+
+
+def month_start(_context: click.Context, _parameter: click.Parameter, value: str | None) -> date | None:
+    """Return the first day of a month such as 2026-03."""
+    if value is None:
+        return None
+    try:
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}", value):
+            return date.fromisoformat(f"{value}-01")
+    except ValueError:
+        pass
+    raise click.BadParameter(f"{value!r} is no month such as 2026-03")
+
+
+def three_weights(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> tuple[float, float, float] | None:
+    """Return the weights of cost, latency and quality: each from 0 to 1, together 1 (within 0.001)."""
+    if value is None:
+        return None
+    try:
+        cost, latency, quality = (float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not three numbers such as 0.6,0.2,0.2") from None
+    if not all(0 <= weight <= 1 for weight in (cost, latency, quality)):
+        raise click.BadParameter("each weight must be from 0 to 1")
+    if not abs(cost + latency + quality - 1) <= WEIGHT_SUM_TOLERANCE:
+        raise click.BadParameter(f"the three weights must sum to 1, not {cost + latency + quality:.6g}")
+    return cost, latency, quality
+
+
+@contextlib.contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on a terminal while work is done; yields what to tell how many of how many are done."""
+    with click.progressbar(length=1, label=label, file=sys.stderr) as bar:
+
+        def tell(done: int, total: int) -> None:
+            bar.length = max(total, 1)
+            bar.update(done - bar.pos)
+
+        yield tell
 
 
 home_option = click.option(
@@ -97,11 +142,8 @@ def migrate() -> None:
 
     from llmrouter_server.runtime import migrations
 
-    database_url = os.environ.get("DATABASE_URL", "").strip()
-    if not database_url:
-        fail("DATABASE_URL is required and missing")
     try:
-        asyncio.run(migrations.migrate(database_url, say=click.echo))
+        asyncio.run(migrations.migrate(required_setting("DATABASE_URL"), say=click.echo))
     except migrations.MigrationError as error:
         fail(str(error))
 
@@ -127,6 +169,142 @@ def token(role: RoleName, user: UUID | None, ttl: int, home: Path) -> None:
     except IdentityError as error:
         fail(str(error))
     click.echo(identity.mint(role, user, ttl))
+
+
+@main.group()
+def keys() -> None:
+    """Look after the stored provider keys."""
+
+
+@keys.command()
+def rotate() -> None:
+    """Encrypt every stored key with the first encryption key, while the server runs.
+
+    Put the new key first in BYOK_ENCRYPTION_KEY on every replica, run this until nothing is rotated or replaced any
+    more, then drop the old key. It can be stopped at any moment and run again. Exits with 1 when a key cannot be read.
+    Needs DATABASE_URL and BYOK_ENCRYPTION_KEY.
+    """
+    import asyncio
+
+    from llmrouter_server.byok.cipher import Cipher
+    from llmrouter_server.byok.rotation import rotate as run_rotation
+    from llmrouter_server.config import encryption_keys
+    from llmrouter_server.runtime.command import CommandError
+
+    database_url = required_setting("DATABASE_URL")
+    try:
+        cipher = Cipher(encryption_keys(required_setting("BYOK_ENCRYPTION_KEY")))
+    except ValueError as error:
+        fail(f"BYOK_ENCRYPTION_KEY {error}", SETTINGS_ERROR)
+    try:
+        with progress_bar("rotating") as progress:
+            done = asyncio.run(run_rotation(database_url, cipher, progress=progress))
+    except CommandError as error:
+        fail(str(error))
+    click.echo(f"{done.rotated} rotated, {done.current} were current, {done.replaced} were replaced meanwhile")
+    for unreadable in done.unreadable:
+        click.echo(f"cannot be decrypted: {unreadable.kind} {unreadable.id}", err=True)
+    sys.exit(1 if done.unreadable else 0)
+
+
+@main.group()
+def audit() -> None:
+    """Check the audit of key readings."""
+
+
+@audit.command()
+@click.option("--month", callback=month_start, metavar="YYYY-MM", help="Only this UTC month.  [default: all]")
+def verify(month: date | None) -> None:
+    """Find every edit, removal or gap in the record of who read which key.
+
+    Prints the rows and the last hash of each month. Keep these hashes elsewhere: they show later whether a whole month
+    was written anew. Exits with 1 when there is any problem. Needs DATABASE_URL.
+    """
+    import asyncio
+
+    from llmrouter_server.audit.verify import verify as run_verification
+    from llmrouter_server.runtime.command import CommandError
+
+    try:
+        with progress_bar("verifying") as progress:
+            problems = asyncio.run(
+                run_verification(required_setting("DATABASE_URL"), click.echo, month=month, progress=progress)
+            )
+    except CommandError as error:
+        fail(str(error))
+    click.echo(f"{problems} problems" if problems != 1 else "1 problem")
+    sys.exit(1 if problems else 0)
+
+
+@main.group()
+def decisions() -> None:
+    """Look into past routing decisions."""
+
+
+@decisions.command()
+@click.option(
+    "--since",
+    callback=ttl_seconds,
+    metavar="DURATION",
+    default="24h",
+    show_default=True,
+    help="How far back: 90s, 30m, 12h, 7d; decisions are kept 30 days.",
+)
+@click.option(
+    "--weights",
+    callback=three_weights,
+    metavar="COST,LATENCY,QUALITY",
+    help="Also tell which choices these weights would change, for instance 0.6,0.2,0.2.",
+)
+@click.option("--list", "list_changes", is_flag=True, help="List each choice that would change.")
+def replay(since: int, weights: tuple[float, float, float] | None, list_changes: bool) -> None:
+    """Make past decisions again from what is stored of them, and report any that differ: there must be none.
+
+    Exits with 1 when any differs. Needs DATABASE_URL.
+    """
+    import asyncio
+
+    from llmrouter_server.routing.replay import Change, replay_stored
+    from llmrouter_server.routing.scoring import Weights
+    from llmrouter_server.runtime.command import CommandError
+
+    def tell(change: Change) -> None:
+        before, after = change.before.model, change.after.model
+        click.echo(
+            f"{change.decision_id}: {before.provider_name} {before.model_name}"
+            f" -> {after.provider_name} {after.model_name}"
+        )
+
+    try:
+        done = asyncio.run(
+            replay_stored(
+                required_setting("DATABASE_URL"),
+                seconds=since,
+                weights=Weights(*weights) if weights else None,
+                changed=tell if list_changes else lambda _: None,
+            )
+        )
+    except CommandError as error:
+        fail(str(error))
+    for decision_id in done.differing:
+        click.echo(f"differs: {decision_id}", err=True)
+    click.echo(f"{done.replayed} decisions replayed, {len(done.differing)} differ")
+    if done.without_snapshot:
+        click.echo(f"{done.without_snapshot} could not be replayed: their catalogue snapshot is gone")
+    if weights:
+        click.echo(f"{done.changed} choices would change, by these sums:")
+        click.echo(f"  cost {done.cost_usd:+.6f} US dollars, at the estimated tokens or a million each way")
+        click.echo(f"  latency {done.latency_ms:+d} ms")
+        click.echo(f"  quality rating {done.quality_rating:+.2f}")
+    sys.exit(1 if done.differing else 0)
+
+
+def required_setting(variable: str) -> str:
+    """Return an environment variable; without it, say so and exit. Secrets are never options: `ps` would show them."""
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        fail(f"{variable} is required and missing")
+    return value
 
 
 def fail(message: str, exit_code: int = 1) -> NoReturn:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -70,13 +71,25 @@ def _address(value: str) -> str:
     return value
 
 
+def _collector(value: str) -> str:
+    try:
+        url = urlsplit(value)
+        is_good = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        is_good = False
+    if not is_good or re.search(r"[\s?#]", value):
+        raise ValueError("must be an http or https URL, for instance http://localhost:4318")
+    return value.rstrip("/")
+
+
 def _database_url(value: str) -> str:
     if not value.startswith(("postgresql://", "postgres://")):
         raise ValueError("must start with postgresql://")
     return value
 
 
-def _encryption_keys(value: str) -> tuple[str, ...]:
+def encryption_keys(value: str) -> tuple[str, ...]:
+    """Read the Fernet keys of BYOK_ENCRYPTION_KEY; ValueError says what is wrong, without the keys."""
     keys = tuple(key.strip() for key in value.split(",") if key.strip())
     for position, key in enumerate(keys, start=1):
         if not FERNET_KEY.fullmatch(key):
@@ -114,7 +127,7 @@ class Settings:
     """All settings of `llmrouter serve`. Those without a default are required. Secrets stay out of `repr`."""
 
     database_url: str = _setting("DATABASE_URL", _database_url, secret=True)
-    byok_encryption_keys: tuple[str, ...] = _setting("BYOK_ENCRYPTION_KEY", _encryption_keys, secret=True)
+    byok_encryption_keys: tuple[str, ...] = _setting("BYOK_ENCRYPTION_KEY", encryption_keys, secret=True)
     auth_jwks: str = _setting("AUTH_JWKS", _jwks)
     """A JWKS file's path or URL."""
     auth_issuer: str = _setting("AUTH_ISSUER", _text)
@@ -126,6 +139,8 @@ class Settings:
     """Whether several processes may share listen_address; `--workers` sets it for its own."""
     metrics_address: str | None = _setting("METRICS_ADDRESS", _address, default=None)
     """Where Prometheus reads the metrics; none when absent."""
+    otlp_endpoint: str | None = _setting("OTEL_EXPORTER_OTLP_ENDPOINT", _collector, secret=True, default=None)
+    """Where an OpenTelemetry collector takes traces by OTLP over HTTP; none are made when absent."""
     db_pool_min: int = _setting("DB_POOL_MIN", _count, default=POOL_MIN)
     db_pool_max: int = _setting("DB_POOL_MAX", _count, default=POOL_MAX)
     request_timeout_s: float = _setting("REQUEST_TIMEOUT_SECONDS", _seconds, default=10.0)

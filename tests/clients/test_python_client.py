@@ -20,8 +20,10 @@ import llmrouter
 from llmrouter import (
     AlreadyExists,
     AsyncClient,
+    BudgetExceeded,
     Client,
     DeadlineExceeded,
+    EtagMismatch,
     InternalError,
     InvalidField,
     LlmrouterError,
@@ -49,7 +51,9 @@ CODES = {
     "RESOURCE_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "NO_ELIGIBLE_MODEL": grpc.StatusCode.NOT_FOUND,
     "ALREADY_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
+    "ETAG_MISMATCH": grpc.StatusCode.ABORTED,
     "RATE_LIMITED": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "BUDGET_EXCEEDED": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "DEADLINE_EXCEEDED": grpc.StatusCode.DEADLINE_EXCEEDED,
     "INTERNAL": grpc.StatusCode.INTERNAL,
 }
@@ -156,7 +160,9 @@ async def test_an_asynchronous_function_gives_the_token(stand_in: tuple[StandIn,
         ("RESOURCE_NOT_FOUND", NotFound),
         ("NO_ELIGIBLE_MODEL", NoEligibleModel),
         ("ALREADY_EXISTS", AlreadyExists),
+        ("ETAG_MISMATCH", EtagMismatch),
         ("RATE_LIMITED", RateLimited),
+        ("BUDGET_EXCEEDED", BudgetExceeded),
         ("DEADLINE_EXCEEDED", DeadlineExceeded),
         ("INTERNAL", InternalError),
     ],
@@ -331,7 +337,7 @@ def test_tokens_leave_this_machine_only_encrypted(target: str, is_local: bool) -
 
 def test_both_clients_have_the_same_services_and_arguments() -> None:
     ours = {name for name in vars(Client("localhost:1", token=TOKEN)) if not name.startswith("_")}
-    theirs = {"providers", "models", "byok", "settings", "routing", "usage"}
+    theirs = {"providers", "models", "health", "byok", "credentials", "audit", "settings", "routing", "usage"}
     assert ours == theirs
     assert list(inspect.signature(Client).parameters) == list(inspect.signature(AsyncClient).parameters)
     assert set(llmrouter.__all__) <= set(dir(llmrouter))

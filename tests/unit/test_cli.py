@@ -27,12 +27,16 @@ def run(*arguments: str, **environment: str) -> Result:
 
 def test_help_names_every_command() -> None:
     output = run("--help").output
-    assert all(f"  {command} " in output for command in ("up", "serve", "migrate", "token"))
+    assert all(
+        f"  {command} " in output for command in ("up", "serve", "migrate", "token", "keys", "audit", "decisions")
+    )
 
 
-@pytest.mark.parametrize("command", ["up", "serve", "migrate", "token"])
+@pytest.mark.parametrize(
+    "command", ["up", "serve", "migrate", "token", "keys rotate", "audit verify", "decisions replay"]
+)
 def test_every_command_has_help(command: str) -> None:
-    result = run(command, "--help")
+    result = run(*command.split(), "--help")
     assert result.exit_code == 0
     assert len(result.output.splitlines()) > 5
 

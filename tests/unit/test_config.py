@@ -34,11 +34,17 @@ MALFORMED = {
     ],
     "LISTEN_REUSE_PORT": ["maybe", "2", "on", "truee"],
     "METRICS_ADDRESS": ["9464", "localhost", "localhost:99999"],
+    "OTEL_EXPORTER_OTLP_ENDPOINT": [
+        "collector:4318", "collector", "grpc://collector:4317", "http://", "http://:4318", "http://collector:65536",
+        "http://collector:4318?x=1", "http://collector:4318#x", "http://colle ctor", "http://a\nb", "http://user:secret@",
+    ],
     "DB_POOL_MIN": ["0", "-1", "1001", "x", "1.5", "1e2", "9" * 5000],
     "DB_POOL_MAX": ["0", "-1", "1001", "x", "1.5", "1e2"],
     "REQUEST_TIMEOUT_SECONDS": ["0", "-1", "3601", "x", "nan", "inf", "-inf", "10s"],
     "DRAIN_NOTICE_SECONDS": ["0", "-1", "3601", "x", "nan", "inf"],
     "DRAIN_TIMEOUT_SECONDS": ["0", "-0.0", "3600.1", "x", "nan", "inf", "1,5"],
+    "CACHED_USERS": ["0", "-1", "10000001", "x", "1e3"],
+    "USAGE_RETENTION_DAYS": ["61", "0", "36501", "x", "1.5"],
     "ALLOW_PRIVATE_ENDPOINTS": ["maybe", "2", "-", "none"],
 }  # fmt: skip
 
@@ -59,6 +65,10 @@ WELL_FORMED = [
     ("LISTEN_REUSE_PORT", "true", "reuse_port", True),
     ("LISTEN_REUSE_PORT", "NO", "reuse_port", False),
     ("METRICS_ADDRESS", "0.0.0.0:9464", "metrics_address", "0.0.0.0:9464"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318", "otlp_endpoint", "http://localhost:4318"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c.example.com/tenant/", "otlp_endpoint", "https://c.example.com/tenant"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://[::1]:4318/", "otlp_endpoint", "http://[::1]:4318"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://me:word@c.example.com", "otlp_endpoint", "https://me:word@c.example.com"),
     ("DB_POOL_MIN", "1", "db_pool_min", 1),
     ("DB_POOL_MIN", "20", "db_pool_min", 20),
     ("DB_POOL_MAX", "1000", "db_pool_max", 1000),
@@ -67,6 +77,8 @@ WELL_FORMED = [
     ("REQUEST_TIMEOUT_SECONDS", "3600", "request_timeout_s", 3600.0),
     ("DRAIN_NOTICE_SECONDS", "0.2", "drain_notice_s", 0.2),
     ("DRAIN_TIMEOUT_SECONDS", "1", "drain_timeout_s", 1.0),
+    ("CACHED_USERS", "10000000", "cached_users", 10_000_000),
+    ("USAGE_RETENTION_DAYS", "62", "usage_retention_days", 62),
     ("ALLOW_PRIVATE_ENDPOINTS", "1", "allow_private_endpoints", True),
     ("ALLOW_PRIVATE_ENDPOINTS", "False", "allow_private_endpoints", False),
 ]
@@ -97,11 +109,14 @@ def test_the_required_variables_are_enough_and_the_others_have_safe_defaults() -
         "listen_address": "127.0.0.1:50051",
         "reuse_port": False,
         "metrics_address": None,
+        "otlp_endpoint": None,
         "db_pool_min": 5,
         "db_pool_max": 20,
         "request_timeout_s": 10.0,
         "drain_notice_s": 3.0,
         "drain_timeout_s": 25.0,
+        "cached_users": 100_000,
+        "usage_retention_days": 400,
         "allow_private_endpoints": False,
     }
 
@@ -190,9 +205,10 @@ def test_a_roles_claim_with_an_empty_step_is_refused(value: str) -> None:
 
 
 def test_secrets_are_not_in_the_repr() -> None:
-    settings = Settings.from_env({**REQUIRED, "BYOK_ENCRYPTION_KEY": f"{KEY},{OLD_KEY}"})
+    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://me:hush-hush@c.example.com"}
+    settings = Settings.from_env({**REQUIRED, "BYOK_ENCRYPTION_KEY": f"{KEY},{OLD_KEY}", **endpoint})
     for shown in (repr(settings), str(settings), f"{settings}"):
-        for secret in (KEY, OLD_KEY, DATABASE_URL, "correct-horse"):
+        for secret in (KEY, OLD_KEY, DATABASE_URL, "correct-horse", "hush-hush"):
             assert secret not in shown
         assert "https://id.example.com/jwks.json" in shown  # what is no secret is there to be read
 

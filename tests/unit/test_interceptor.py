@@ -11,6 +11,7 @@ import re
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -51,6 +52,8 @@ ERRORS = {
     "malformed_request": errors.malformed_request(),
     "not_found": errors.not_found("provider"),
     "already_exists": errors.already_exists("provider", "name", "Größer"),
+    "etag_mismatch": errors.etag_mismatch("provider"),
+    "budget_exceeded": errors.budget_exceeded(Decimal(50), Decimal("50.12"), 3600),
     "rate_limited": errors.rate_limited("at most 5 key changes a minute; try again in 42 s", 42),
     "unauthenticated": errors.unauthenticated("the token has expired"),
     "role_required": errors.role_required("this call needs the role admin"),
@@ -61,17 +64,17 @@ ERRORS = {
     "unimplemented": errors.unimplemented(),
 }
 ERROR_REASON_PROTO = Path(__file__).parents[2] / "proto" / "llmrouter" / "v2" / "error_reason.proto"
-CODE_OF_HTTP = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    403: grpc.StatusCode.PERMISSION_DENIED,
-    404: grpc.StatusCode.NOT_FOUND,
-    409: grpc.StatusCode.ALREADY_EXISTS,
-    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    500: grpc.StatusCode.INTERNAL,
-    501: grpc.StatusCode.UNIMPLEMENTED,
-    503: grpc.StatusCode.UNAVAILABLE,
-    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+CODES_OF_HTTP = {
+    400: (grpc.StatusCode.INVALID_ARGUMENT,),
+    401: (grpc.StatusCode.UNAUTHENTICATED,),
+    403: (grpc.StatusCode.PERMISSION_DENIED,),
+    404: (grpc.StatusCode.NOT_FOUND,),
+    409: (grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.ABORTED),
+    429: (grpc.StatusCode.RESOURCE_EXHAUSTED,),
+    500: (grpc.StatusCode.INTERNAL,),
+    501: (grpc.StatusCode.UNIMPLEMENTED,),
+    503: (grpc.StatusCode.UNAVAILABLE,),
+    504: (grpc.StatusCode.DEADLINE_EXCEEDED,),
 }
 
 
@@ -247,7 +250,7 @@ def test_every_reason_is_one_of_the_api_with_the_code_of_its_http_status(name: s
     comment = ERROR_REASON_PROTO.read_text(encoding="utf-8").split(f"  {wanted} = ")[0].rpartition("\n\n")[2]
     http = re.search(r"\bHTTP\s+(?://\s+)?(\d{3})\.", comment)
     assert http is not None
-    assert CODE_OF_HTTP[int(http[1])] is ERRORS[name].code
+    assert ERRORS[name].code in CODES_OF_HTTP[int(http[1])]
 
 
 @pytest.mark.parametrize("raised", [RuntimeError(SECRET), asyncio.CancelledError(SECRET), KeyError(SECRET)])
@@ -292,6 +295,70 @@ async def test_a_timeout_from_below_is_unavailable_and_worth_a_retry() -> None:
     assert (got.code, got.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
     assert got.trailing["retry-after"] == "1"
     assert "hunter2" not in str(got)
+
+
+# --- streams ---
+
+
+def streaming(*parts: Any) -> Any:
+    """Make the handler of an RPC that answers with these; an exception among them is raised."""
+
+    async def answer(_: RouteRequest, __: Any) -> AsyncIterator[RouteResponse]:
+        for part in parts:
+            if isinstance(part, BaseException):
+                raise part
+            yield RouteResponse(decision_id=part)
+
+    return answer
+
+
+@asynccontextmanager
+async def streaming_server(answer: Any) -> AsyncIterator[grpc.aio.Channel]:
+    server = grpc.aio.server(interceptors=[CallInterceptor(cast("Any", Verifier()), longest_s=PATIENCE_S)])
+    handler = grpc.unary_stream_rpc_method_handler(answer, RouteRequest.FromString, RouteResponse.SerializeToString)
+    _, service, name = ROUTE.split("/")
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {name: handler}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield channel
+    await server.stop(0)
+
+
+async def read_stream(channel: grpc.aio.Channel, metadata: Metadata = AS_USER) -> tuple[list[str], Outcome | None]:
+    """Return what came, and the outcome if it is an error."""
+    stream = channel.unary_stream(ROUTE)(b"", metadata=metadata, timeout=PATIENCE_S)
+    came: list[str] = []
+    try:
+        async for part in stream:
+            came.append(RouteResponse.FromString(part).decision_id)  # noqa: PERF401 - what came before an error counts
+    except grpc.aio.AioRpcError as error:
+        return came, Outcome(error.code(), error.details() or "", dict(error.trailing_metadata() or ()))
+    return came, None
+
+
+async def test_a_stream_comes_whole_and_is_logged_once(log: Log) -> None:
+    async with streaming_server(streaming("a", "b", "c")) as channel:
+        assert await read_stream(channel) == (["a", "b", "c"], None)
+    assert [line["code"] for line in log.lines()] == ["OK"]
+
+
+async def test_a_stream_that_breaks_says_so_after_what_came(log: Log) -> None:
+    async with streaming_server(streaming("a", RuntimeError(SECRET))) as channel:
+        came, got = await read_stream(channel)
+    assert came == ["a"]
+    assert got is not None
+    assert (got.code, got.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+    assert "hunter2" not in str(got)
+    assert [line["code"] for line in log.lines()] == ["INTERNAL"]
+
+
+async def test_a_stream_needs_a_token_too() -> None:
+    async with streaming_server(streaming("a")) as channel:
+        came, got = await read_stream(channel, ())
+    assert came == []
+    assert got is not None
+    assert got.code is grpc.StatusCode.UNAUTHENTICATED
 
 
 # --- deadlines and hanging up ---

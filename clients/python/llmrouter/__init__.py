@@ -8,7 +8,9 @@ from llmrouter.aio import AsyncClient
 from llmrouter.client import Client
 from llmrouter.errors import (
     AlreadyExists,
+    BudgetExceeded,
     DeadlineExceeded,
+    EtagMismatch,
     FieldViolation,
     InternalError,
     InvalidField,
@@ -30,8 +32,10 @@ __all__ = [
     "PRECISION",
     "AlreadyExists",
     "AsyncClient",
+    "BudgetExceeded",
     "Client",
     "DeadlineExceeded",
+    "EtagMismatch",
     "FieldViolation",
     "GetUsageRequest",
     "GetUsageResponse",

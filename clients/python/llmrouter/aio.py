@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import grpc
 
-from llmrouter.connection import DEFAULT_TIMEOUT_S, Connection, Metadata, metadata_of
+from llmrouter.connection import DEFAULT_TIMEOUT_S, STREAM_TIMEOUT_S, Connection, Metadata, metadata_of
 from llmrouter.errors import Trailing, error_of
+from llmrouter.v2.audit_service_pb2_grpc import AuditServiceStub
 from llmrouter.v2.byok_service_pb2_grpc import ByokServiceStub
+from llmrouter.v2.credential_service_pb2_grpc import CredentialServiceStub
+from llmrouter.v2.health_service_pb2_grpc import HealthServiceStub
 from llmrouter.v2.model_service_pb2_grpc import ModelServiceStub
 from llmrouter.v2.provider_service_pb2_grpc import ProviderServiceStub
 from llmrouter.v2.routing_service_pb2_grpc import RoutingServiceStub
@@ -17,7 +20,7 @@ from llmrouter.v2.settings_service_pb2_grpc import SettingsServiceStub
 from llmrouter.v2.usage_service_pb2_grpc import UsageServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from types import TracebackType
 
 
@@ -59,7 +62,10 @@ class AsyncClient:
         calls = cast("grpc.aio.Channel", _Calls(self._channel, token, timeout))
         self.providers = ProviderServiceStub(calls)
         self.models = ModelServiceStub(calls)
+        self.health = HealthServiceStub(calls)
         self.byok = ByokServiceStub(calls)
+        self.credentials = CredentialServiceStub(calls)
+        self.audit = AuditServiceStub(calls)
         self.settings = SettingsServiceStub(calls)
         self.routing = RoutingServiceStub(calls)
         self.usage = UsageServiceStub(calls)
@@ -101,5 +107,28 @@ class _Calls:
             except grpc.aio.AioRpcError as error:
                 trailing = cast("Trailing", error.trailing_metadata())
                 raise error_of(error.code(), error.details(), trailing, request_id) from error
+
+        return call
+
+    def unary_stream(self, method: str, *arguments: Any, **options: Any) -> Callable[..., AsyncIterator[Any]]:  # noqa: ANN401
+        send = self._channel.unary_stream(method, *arguments, **options)
+
+        async def call(
+            request: Any,  # noqa: ANN401
+            *,
+            timeout: float | None = None,  # noqa: ASYNC109 - becomes gRPC's own deadline
+            metadata: Metadata | None = None,
+        ) -> AsyncIterator[Any]:
+            token = self._token if isinstance(self._token, str) else self._token()
+            sent, request_id = metadata_of(await token if inspect.isawaitable(token) else token, metadata)
+            stream = send(request, timeout=STREAM_TIMEOUT_S if timeout is None else timeout, metadata=sent)
+            try:
+                async for part in stream:
+                    yield part
+            except grpc.aio.AioRpcError as error:
+                trailing = cast("Trailing", error.trailing_metadata())
+                raise error_of(error.code(), error.details(), trailing, request_id) from error
+            finally:
+                stream.cancel()
 
         return call

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import grpc
 
-from llmrouter.connection import DEFAULT_TIMEOUT_S, Connection, Metadata, metadata_of
+from llmrouter.connection import DEFAULT_TIMEOUT_S, STREAM_TIMEOUT_S, Connection, Metadata, metadata_of
 from llmrouter.errors import Trailing, error_of
+from llmrouter.v2.audit_service_pb2_grpc import AuditServiceStub
 from llmrouter.v2.byok_service_pb2_grpc import ByokServiceStub
+from llmrouter.v2.credential_service_pb2_grpc import CredentialServiceStub
+from llmrouter.v2.health_service_pb2_grpc import HealthServiceStub
 from llmrouter.v2.model_service_pb2_grpc import ModelServiceStub
 from llmrouter.v2.provider_service_pb2_grpc import ProviderServiceStub
 from llmrouter.v2.routing_service_pb2_grpc import RoutingServiceStub
@@ -16,7 +19,7 @@ from llmrouter.v2.settings_service_pb2_grpc import SettingsServiceStub
 from llmrouter.v2.usage_service_pb2_grpc import UsageServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
 
@@ -58,7 +61,10 @@ class Client:
         calls = cast("grpc.Channel", _Calls(self._channel, token, timeout))
         self.providers = ProviderServiceStub(calls)
         self.models = ModelServiceStub(calls)
+        self.health = HealthServiceStub(calls)
         self.byok = ByokServiceStub(calls)
+        self.credentials = CredentialServiceStub(calls)
+        self.audit = AuditServiceStub(calls)
         self.settings = SettingsServiceStub(calls)
         self.routing = RoutingServiceStub(calls)
         self.usage = UsageServiceStub(calls)
@@ -93,5 +99,22 @@ class _Calls:
             except grpc.RpcError as error:
                 trailing = cast("Trailing", error.trailing_metadata())
                 raise error_of(error.code(), error.details(), trailing, request_id) from error
+
+        return call
+
+    def unary_stream(self, method: str, *arguments: Any, **options: Any) -> Callable[..., Iterator[Any]]:  # noqa: ANN401
+        send = self._channel.unary_stream(method, *arguments, **options)
+
+        def call(request: Any, *, timeout: float | None = None, metadata: Metadata | None = None) -> Iterator[Any]:  # noqa: ANN401
+            token = self._token if isinstance(self._token, str) else self._token()
+            sent, request_id = metadata_of(token, metadata)
+            stream = send(request, timeout=STREAM_TIMEOUT_S if timeout is None else timeout, metadata=sent)
+            try:
+                yield from stream
+            except grpc.RpcError as error:
+                trailing = cast("Trailing", error.trailing_metadata())
+                raise error_of(error.code(), error.details(), trailing, request_id) from error
+            finally:
+                stream.cancel()
 
         return call

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import grpc
 
 DEFAULT_TIMEOUT_S = 10.0
+STREAM_TIMEOUT_S = 300.0
 MAX_ATTEMPTS = 4
 
 _SERVICE_CONFIG = json.dumps(

@@ -74,8 +74,16 @@ class AlreadyExists(LlmrouterError):  # noqa: N818
     """The name is taken."""
 
 
+class EtagMismatch(LlmrouterError):  # noqa: N818
+    """The thing was changed since its etag was read: read it again."""
+
+
 class RateLimited(LlmrouterError):  # noqa: N818
     """Too many requests; try again after `retry_after` seconds."""
+
+
+class BudgetExceeded(RateLimited):
+    """The month's budget is used up; `retry_after` tells when the next month begins."""
 
 
 class Unavailable(LlmrouterError):  # noqa: N818
@@ -97,7 +105,9 @@ _BY_REASON: dict[str, type[LlmrouterError]] = {
     "RESOURCE_NOT_FOUND": NotFound,
     "NO_ELIGIBLE_MODEL": NoEligibleModel,
     "ALREADY_EXISTS": AlreadyExists,
+    "ETAG_MISMATCH": EtagMismatch,
     "RATE_LIMITED": RateLimited,
+    "BUDGET_EXCEEDED": BudgetExceeded,
     "UNAVAILABLE": Unavailable,
     "DEADLINE_EXCEEDED": DeadlineExceeded,
     "INTERNAL": InternalError,
@@ -109,6 +119,7 @@ _BY_CODE: dict[grpc.StatusCode, type[LlmrouterError]] = {
     grpc.StatusCode.PERMISSION_DENIED: RoleRequired,
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
+    grpc.StatusCode.ABORTED: EtagMismatch,
     grpc.StatusCode.RESOURCE_EXHAUSTED: RateLimited,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from llmrouter_server import errors
-from llmrouter_server.runtime import migrations
+from llmrouter_server.runtime import migrations, telemetry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -36,6 +37,15 @@ _AWAY = (
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InternalClientError,
 )
+# What it answers to somebody who will be refused the next time too, until an operator does something.
+_REFUSED = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.ClientConfigurationError,
+)
+# What may come instead of a connection. Whatever it is, it is not the fault of the work that wanted one.
+_NONE_TO_LEND = (*_AWAY, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class DatabaseUnusableError(Exception):
@@ -50,6 +60,10 @@ class Database:
         self._pool: Any = None
         self._watcher: asyncio.Task[None] | None = None
         self._listeners: list[Callable[[bool], None]] = []
+        self._trouble = ""
+        self._idle = telemetry.POOL_CONNECTIONS.labels("idle")
+        self._used = telemetry.POOL_CONNECTIONS.labels("used")
+        telemetry.POOL_LIMIT.set(max_size)
         self.is_up = False
 
     def on_change(self, listener: Callable[[bool], None]) -> None:
@@ -60,8 +74,7 @@ class Database:
     async def start(self) -> None:
         """Connect if the database is there, else go on trying; DatabaseUnusableError when trying again is no use."""
         await self._probe()
-        if not self.is_up:
-            log.warning("the database is away; trying again every second")
+        self._show_pool()
         self._watcher = asyncio.create_task(self._watch(), name="database watcher")
 
     async def stop(self) -> None:
@@ -75,15 +88,21 @@ class Database:
                 await asyncio.wait_for(self._pool.close(), timeout=5)
             except (TimeoutError, *_AWAY):
                 self._pool.terminate()
+            self._pool = None
+            self._show_pool()
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
         """Lend a connection; the domain error UNAVAILABLE when the database does not answer in time."""
-        if self._pool is None:
+        pool = self._pool
+        if pool is None:
             raise errors.unavailable()
+        connection = await _acquire(pool)
         try:
-            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+            try:
                 yield connection
+            finally:
+                await pool.release(connection)
         except _AWAY as error:
             log.warning("database away", extra={"error": type(error).__name__})
             raise errors.unavailable() from error
@@ -111,16 +130,20 @@ class Database:
                 init=_prepare,
                 server_settings={"application_name": "llmrouter"},
             )
-        except (
-            asyncpg.InvalidAuthorizationSpecificationError,
-            asyncpg.InvalidCatalogNameError,
-            asyncpg.ClientConfigurationError,
-        ) as error:
+            is_usable = False
+            try:
+                async with pool.acquire() as connection:
+                    is_usable = await migrations.is_current(connection)
+            finally:
+                if not is_usable:
+                    pool.terminate()
+        except _REFUSED as error:
             raise DatabaseUnusableError(f"the database refuses the connection: {error}") from None
-        async with pool.acquire() as connection:
-            current = await migrations.is_current(connection)
-        if not current:
-            pool.terminate()
+        except asyncpg.InterfaceError:
+            raise
+        except ValueError:  # its text quotes the URL, and so perhaps the password
+            raise DatabaseUnusableError("the database's URL cannot be read") from None
+        if not is_usable:
             raise DatabaseUnusableError("the database is not migrated: run `llmrouter migrate` first")
         return pool
 
@@ -131,27 +154,55 @@ class Database:
                     self._pool = await self._connect()
                 async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
                     await connection.execute("select 1", timeout=PROBE_TIMEOUT_S)
-        except (*_AWAY, asyncpg.InterfaceError) as error:
-            self._tell(up=False, why=type(error).__name__)
+        except DatabaseUnusableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next probe may find it mended
+            self._tell(error)
         else:
-            self._tell(up=True)
+            self._tell(None)
 
-    def _tell(self, *, up: bool, why: str = "") -> None:
-        if up == self.is_up:
-            return
-        log.warning("database is up" if up else "database is down", extra={"error": why} if why else {})
-        self.is_up = up
-        for listener in self._listeners:
-            listener(up)
+    def _tell(self, error: Exception | None) -> None:
+        """Take note of what a probe found; log and tell it when it is something new."""
+        trouble = "" if error is None else f"{type(error).__name__}: {error}".rstrip(": ")
+        up, was_up, before = error is None, self.is_up, self._trouble
+        self.is_up, self._trouble = up, trouble
+        if error is None and not was_up:
+            log.warning("database is up")
+        elif error is not None and trouble != before:
+            expected = isinstance(error, (*_NONE_TO_LEND, DatabaseUnusableError))
+            log.warning(
+                "database is down; trying again every second",
+                extra={"error": trouble},
+                exc_info=None if expected else error,
+            )
+        if up != was_up:
+            for listener in self._listeners:
+                listener(up)
+
+    def _show_pool(self) -> None:
+        size, idle = (0, 0) if self._pool is None else (self._pool.get_size(), self._pool.get_idle_size())
+        self._idle.set(idle)
+        self._used.set(size - idle)
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(PROBE_INTERVAL_S)
             try:
                 await self._probe()
-            except Exception as error:  # whatever it is, the next probe may find it mended
-                log.exception("the database cannot be used")
-                self._tell(up=False, why=type(error).__name__)
+            except DatabaseUnusableError as error:  # an operator may be at it
+                self._tell(error)
+            self._show_pool()
+
+
+async def _acquire(pool: Any) -> Any:  # noqa: ANN401 - asyncpg has no types
+    started = time.perf_counter()
+    try:
+        return await pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+    except _NONE_TO_LEND as error:
+        log.warning("no connection to the database", extra={"error": type(error).__name__})
+        raise errors.unavailable() from error
+    finally:
+        telemetry.POOL_WAIT_SECONDS.observe(time.perf_counter() - started)
 
 
 async def _prepare(connection: Any) -> None:  # noqa: ANN401 - asyncpg has no types

@@ -1,4 +1,4 @@
-"""The one interceptor around every RPC: request id, authentication, role, deadline, errors, access log, metrics.
+"""The one interceptor around every RPC: request id, authentication, role, deadline, errors, access log, metrics, spans.
 
 One pass instead of a chain of interceptors, because each layer of grpc.aio costs 3 to 6 % of a call.
 """
@@ -6,6 +6,7 @@ One pass instead of a chain of interceptors, because each layer of grpc.aio cost
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
@@ -23,9 +24,10 @@ from llmrouter_server.runtime import telemetry
 from llmrouter_server.runtime.roles import METHOD_ROLES, OPEN_SERVICES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from llmrouter_server.runtime.auth import Caller, Role, TokenVerifier
+    from llmrouter_server.runtime.tracing import Tracer
 
 log = logging.getLogger("llmrouter_server.access")
 
@@ -35,6 +37,8 @@ DOMAIN = "llmrouter"
 SESSION_COOKIE = "session"
 UNKNOWN_METHOD = "unknown"
 """Stands for every RPC that does not exist: who makes names up must not make metrics up."""
+LONGEST_STREAM_S = 300.0
+"""The deadline of a streamed answer that brings none, and the longest one allowed."""
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 _caller: ContextVar[Caller] = ContextVar("caller")
@@ -48,8 +52,8 @@ def current_caller() -> Caller:
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps each RPC once, and remembers the wrapped handler."""
 
-    def __init__(self, verifier: TokenVerifier, *, longest_s: float) -> None:
-        self._verifier, self._longest_s = verifier, longest_s
+    def __init__(self, verifier: TokenVerifier, *, longest_s: float, tracer: Tracer | None = None) -> None:
+        self._verifier, self._longest_s, self._tracer = verifier, longest_s, tracer
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
@@ -62,58 +66,75 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return self._wrapped[method]
         handler = await continuation(handler_call_details)
         if handler is None:  # answered as a stream, which need not wait for a request
-            return grpc.stream_stream_rpc_method_handler(_no_such_rpc)
+            return grpc.stream_stream_rpc_method_handler(self._no_such_rpc)
         if method.split("/")[1] in OPEN_SERVICES:
             return handler
-        self._wrapped[method] = grpc.unary_unary_rpc_method_handler(self._around(method, handler))
+        self._wrapped[method] = self._wrap(method, handler)
         return self._wrapped[method]
 
-    def _around(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> Callable[..., Awaitable[bytes]]:
+    def _wrap(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
         """Return what answers the RPC, from bytes to bytes: what cannot be read or written is an error like others."""
-        answer: Callable[..., Any] | None = handler.unary_unary
-        read, write, allowed = handler.request_deserializer, handler.response_serializer, METHOD_ROLES[method]
-        if answer is None or read is None or write is None:
-            raise NotImplementedError(f"{method} is no unary RPC of protobuf messages; only those are wrapped")
+        one: Callable[..., Any] | None = handler.unary_unary
+        many: Callable[..., Any] | None = handler.unary_stream
+        read, write = handler.request_deserializer, handler.response_serializer
+        if read is None or write is None or (one is None and many is None):
+            raise NotImplementedError(f"{method} takes a stream, or no protobuf message; neither is wrapped")
 
-        async def call(sent: bytes, context: Context) -> bytes:
-            record = CallRecord(method, context)
-            context.set_trailing_metadata((("x-request-id", record.request_id),))
-            try:
-                async with asyncio.timeout(self._time_left(context)) as deadline:
-                    record.caller = await self._verifier.verify(_token(record.metadata))
-                    _require(record.caller, allowed)
-                    _caller.set(record.caller)
-                    response = write(await answer(_read(read, sent), context))
-                record.write("OK", None)
-                return response  # noqa: TRY300 - `else` could not return the timeout's answer
-            except errors.DomainError as raised:
-                error = raised
-            except TimeoutError:
-                error = errors.deadline_exceeded() if deadline.expired() else errors.unavailable()
-            except asyncio.CancelledError as raised:
-                if _is_cancelled():
-                    late = "DEADLINE_EXCEEDED" if self._time_left(context) <= 0 else None
-                    record.write(late or "CANCELLED", late)
-                    raise
-                error = record.fault(raised)
-            except Exception as raised:  # noqa: BLE001 - it is logged
-                error = record.fault(raised)
-            record.write(error.code.name, error.reason)
-            return await _abort(context, error, record.request_id)
+        async def answer_one(sent: bytes, context: Context) -> bytes:
+            async with self._answering(method, context, self._longest_s):
+                response: bytes = write(await one(_read(read, sent), context))  # type: ignore[misc] # it is not None
+            return response
 
-        return call
+        async def answer_many(sent: bytes, context: Context) -> AsyncIterator[bytes]:
+            async with self._answering(method, context, LONGEST_STREAM_S):
+                async for part in many(_read(read, sent), context):  # type: ignore[misc] # it is not None
+                    yield write(part)
 
-    def _time_left(self, context: Context) -> float:
-        asked = context.time_remaining()
-        return self._longest_s if asked is None else min(asked, self._longest_s)
+        if one is None:
+            return grpc.unary_stream_rpc_method_handler(answer_many)
+        return grpc.unary_unary_rpc_method_handler(answer_one)
+
+    @contextlib.asynccontextmanager
+    async def _answering(self, method: str, context: Context, longest_s: float) -> AsyncIterator[None]:
+        """Surround the answer to a call: who calls is known inside, and whatever it raises is told as it should be."""
+        record = CallRecord(method, context, self._tracer)
+        context.set_trailing_metadata((("x-request-id", record.request_id),))
+        try:
+            async with asyncio.timeout(_time_left(context, longest_s)) as deadline:
+                record.caller = await self._verifier.verify(_token(record.metadata))
+                _require(record.caller, METHOD_ROLES[method])
+                _caller.set(record.caller)
+                yield
+        except errors.DomainError as raised:
+            error = raised
+        except TimeoutError:
+            error = errors.deadline_exceeded() if deadline.expired() else errors.unavailable()
+        except asyncio.CancelledError as raised:
+            if _is_cancelled():
+                late = "DEADLINE_EXCEEDED" if _time_left(context, longest_s) <= 0 else None
+                record.write(late or "CANCELLED", late)
+                raise
+            error = record.fault(raised)
+        except Exception as raised:  # noqa: BLE001 - it is logged
+            error = record.fault(raised)
+        else:
+            record.write("OK", None)
+            return
+        record.write(error.code.name, error.reason)
+        await _abort(context, error, record.request_id)
+
+    async def _no_such_rpc(self, _: object, context: Context) -> None:
+        record, error = CallRecord(UNKNOWN_METHOD, context, self._tracer), errors.unimplemented()
+        record.write(error.code.name, error.reason)
+        await _abort(context, error, record.request_id)
 
 
 class CallRecord:
-    """What the access log and the metrics tell of one call."""
+    """What the access log, the metrics and the trace tell of one call."""
 
-    __slots__ = ("_method", "_started", "caller", "metadata", "request_id")
+    __slots__ = ("_method", "_span", "_started", "caller", "metadata", "request_id")
 
-    def __init__(self, method: str, context: Context) -> None:
+    def __init__(self, method: str, context: Context, tracer: Tracer | None = None) -> None:
         self._method, self._started = method, time.perf_counter()
         self.metadata: dict[str, str] = {}
         for key, value in context.invocation_metadata() or ():
@@ -123,6 +144,7 @@ class CallRecord:
         asked = self.metadata.get("x-request-id", "")
         self.request_id = asked if REQUEST_ID.fullmatch(asked) else str(uuid.uuid4())
         self.caller: Caller | None = None
+        self._span = None if tracer is None else tracer.start_span(method, self.metadata, self.request_id)
 
     def fault(self, raised: BaseException) -> errors.DomainError:
         """Log an exception that nobody expected; return what the caller may know of it."""
@@ -133,8 +155,10 @@ class CallRecord:
     def write(self, code: str, reason: str | None) -> None:
         """Log and count the call, now that it is over."""
         taken = time.perf_counter() - self._started
-        telemetry.SECONDS.labels(self._method).observe(taken)
-        telemetry.REQUESTS.labels(self._method, code).inc()
+        telemetry.histogram(telemetry.SECONDS, self._method).observe(taken)
+        telemetry.counter(telemetry.REQUESTS, self._method, code).inc()
+        if self._span is not None:
+            self._span.end(code, reason)
         log.info(
             "call",
             extra={
@@ -148,6 +172,11 @@ class CallRecord:
         )
 
 
+def _time_left(context: Context, longest_s: float) -> float:
+    asked = context.time_remaining()
+    return longest_s if asked is None else min(asked, longest_s)
+
+
 def _is_cancelled() -> bool:
     """Whether the call itself is cancelled, by its caller or the end of the server, and not only what it waited for."""
     task = asyncio.current_task()
@@ -159,12 +188,6 @@ def _read(read: Callable[[bytes], Any], sent: bytes) -> Any:  # noqa: ANN401
         return read(sent)
     except DecodeError:
         raise errors.malformed_request() from None
-
-
-async def _no_such_rpc(_: object, context: Context) -> None:
-    record, error = CallRecord(UNKNOWN_METHOD, context), errors.unimplemented()
-    record.write(error.code.name, error.reason)
-    await _abort(context, error, record.request_id)
 
 
 def _require(caller: Caller, allowed: frozenset[Role]) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-INTERVAL_S = 600.0
+INTERVAL_S = 60.0
 LOCK_ID = 0x6C6C6D72_6D61696E
 """Advisory lock of maintenance: the bytes `llmrmain`."""
 TRY_LOCK = "select pg_try_advisory_lock($1)"
@@ -27,7 +27,7 @@ UNLOCK = "select pg_advisory_unlock($1)"
 
 
 class Maintenance:
-    """Runs each job at the start and then every ten minutes. A job that fails is logged, and tried again next time."""
+    """Runs each job at the start and then every minute. A job that fails is logged, and tried again next time."""
 
     def __init__(self, database: Database, jobs: Mapping[str, Callable[[], Awaitable[None]]]) -> None:
         self._database, self._jobs = database, jobs

@@ -73,7 +73,12 @@ class Notifications:
             server_settings={"application_name": "llmrouter notifications"},
         )
         lost = asyncio.Event()
-        connection.add_termination_listener(lambda _: (self._tell(live=False), lost.set()))
+
+        def on_lost(_: object) -> None:
+            self._tell(live=False)
+            lost.set()
+
+        connection.add_termination_listener(on_lost)
         try:
             for channel in self._listeners:
                 await connection.add_listener(channel, self._heard)

@@ -2,38 +2,57 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
 import sys
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import prometheus_client
 from prometheus_client import multiprocess
 
-REQUESTS = prometheus_client.Counter("llmrouter_requests", "Calls answered, by RPC and gRPC code.", ["method", "code"])
-SECONDS = prometheus_client.Histogram(
-    "llmrouter_request_seconds",
-    "Time to answer a call, in seconds, by RPC.",
-    ["method"],
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
-)
-DATABASE_UP = prometheus_client.Gauge(
-    "llmrouter_database_up", "1 while the database answers, else 0.", multiprocess_mode="min"
-)
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 QUICK_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
+# Every label has a bounded set of values: it is an RPC, a gRPC code, the name of a part of the server, or of the
+# catalogue, which admins write. Gauges of several workers are of those that live: added up, or the worst of them.
+REQUESTS = prometheus_client.Counter(
+    "llmrouter_requests", "Calls that have ended, by RPC and gRPC code.", ["method", "code"]
+)
+SECONDS = prometheus_client.Histogram(
+    "llmrouter_request_seconds",
+    "Time to answer a call, in seconds, by RPC; of a streamed answer, to the end of the stream.",
+    ["method"],
+    buckets=(*QUICK_SECONDS[1:], 30, 60, 300),
+)
+DATABASE_UP = prometheus_client.Gauge(
+    "llmrouter_database_up", "1 while the database answers, else 0.", multiprocess_mode="livemin"
+)
 NOTIFICATIONS_LIVE = prometheus_client.Gauge(
     "llmrouter_notifications_live",
     "1 while changes are heard of at once, else 0: then every decision reads the database.",
-    multiprocess_mode="min",
+    multiprocess_mode="livemin",
 )
 POOL_CONNECTIONS = prometheus_client.Gauge(
-    "llmrouter_pool_connections", "Connections to Postgres, by state (idle, used).", ["state"], multiprocess_mode="sum"
+    "llmrouter_pool_connections",
+    "Connections to Postgres in the pool, by state (idle, used).",
+    ["state"],
+    multiprocess_mode="livesum",
+)
+POOL_LIMIT = prometheus_client.Gauge(
+    "llmrouter_pool_connections_limit",
+    "Most connections to Postgres that the pool may hold.",
+    multiprocess_mode="livesum",
 )
 POOL_WAIT_SECONDS = prometheus_client.Histogram(
-    "llmrouter_pool_wait_seconds", "Time to get a connection of the pool, in seconds.", buckets=QUICK_SECONDS
+    "llmrouter_pool_wait_seconds",
+    "Time to get a connection of the pool, in seconds, also when none was got.",
+    buckets=QUICK_SECONDS,
 )
 BATCH_SIZE = prometheus_client.Histogram(
     "llmrouter_batch_size", "Items written together, by queue.", ["queue"], buckets=SIZES
@@ -51,52 +70,114 @@ CACHE = prometheus_client.Counter(
     "llmrouter_cache_reads", "Reads of what is kept in memory, by cache and result (hit, miss).", ["cache", "result"]
 )
 CACHED = prometheus_client.Gauge(
-    "llmrouter_cached", "Entries kept in memory, by cache.", ["cache"], multiprocess_mode="sum"
+    "llmrouter_cache_entries", "Entries kept in memory, by cache.", ["cache"], multiprocess_mode="livesum"
 )
 DECISIONS = prometheus_client.Counter(
-    "llmrouter_decisions", "Routing decisions, by the model chosen.", ["provider", "model", "power_level"]
+    "llmrouter_decisions",
+    "Routing decisions, by the model chosen and the power level.",
+    ["provider", "model", "power_level"],
 )
 DECISIONS_FLAGGED = prometheus_client.Counter(
-    "llmrouter_decisions_flagged", "Routing decisions that were degraded or downgraded.", ["flag"]
+    "llmrouter_decisions_flagged",
+    "Routing decisions that were degraded (no healthy provider was left) or downgraded (the budget was spent).",
+    ["flag"],
 )
 EXCLUSIONS = prometheus_client.Counter(
     "llmrouter_exclusions", "Models excluded from routing decisions, by reason.", ["reason"]
 )
 PROVIDER_HEALTH = prometheus_client.Gauge(
     "llmrouter_provider_health",
-    "1 for the status that a provider has on the replica, 0 for the others.",
+    "1 for the status that a provider has, 0 for the others; where workers do not agree, 1 for each one's.",
     ["provider", "status"],
-    multiprocess_mode="max",
+    multiprocess_mode="livemax",
 )
 ATTEMPTS = prometheus_client.Counter(
-    "llmrouter_attempts", "Attempts at providers, by provider and outcome.", ["provider", "outcome"]
+    "llmrouter_attempts",
+    "Attempts at providers, by provider and outcome (success, provider_fault, neutral).",
+    ["provider", "outcome"],
 )
 KEY_READS = prometheus_client.Counter(
-    "llmrouter_key_reads", "Provider keys decrypted, by purpose and payer.", ["purpose", "payer"]
+    "llmrouter_key_reads", "Provider keys decrypted for use, by purpose and payer.", ["purpose", "payer"]
 )
 CATALOG_SNAPSHOT = prometheus_client.Gauge(
-    "llmrouter_catalog_snapshot", "Number of the newest catalogue snapshot in memory.", multiprocess_mode="min"
+    "llmrouter_catalog_snapshot",
+    "Number of the catalogue snapshot in memory, of the worker that is furthest behind.",
+    multiprocess_mode="livemin",
 )
+
+# Finding the child of a metric by its labels takes twice as long as counting, so each is found once.
+counter: Callable[..., prometheus_client.Counter] = functools.cache(prometheus_client.Counter.labels)
+"""`counter(METRIC, *labels)`: the child of a counter, for code that runs with every call."""
+histogram: Callable[..., prometheus_client.Histogram] = functools.cache(prometheus_client.Histogram.labels)
+"""`histogram(METRIC, *labels)`: the child of a histogram, likewise."""
+
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which prometheus_client shares counts between processes; `serve --workers` sets it for its own."""
 
+LONGEST_LINE = 16_000
+"""Bytes of a log line; container runtimes cut lines at 16 KiB."""
+_LIMITS = (8000, 2000, 400, 50)
+"""How many characters each field of a line that is too long may keep, tried in this order."""
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_encode = json.JSONEncoder(default=str, allow_nan=False).encode  # ASCII only: nothing in it can end a line or paint it
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: ts, level, logger, message, and whatever was given as `extra`."""
+    """One JSON object a line: ts, level, logger, message, and whatever was given as `extra`.
+
+    Whatever a field holds, the line can be parsed, is ASCII, and has at most LONGEST_LINE bytes: fields are shortened
+    in the middle, and left out when even that is not enough.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, object] = {
+        line = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        own = {
             "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
         }
-        line |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        try:
+            text = _encode(own | line | own)  # first, and not to be forged by a field of the same name
+        except Exception:  # noqa: BLE001 - no JSON: a cycle, a key that is no text, a number that is none
+            text = ""
+        return text if 0 < len(text) <= LONGEST_LINE else _shortened(own, line)
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001 - arguments that do not fit are no reason to lose the line
+        return _text(record.msg)
+
+
+def _shortened(own: dict[str, str], line: dict[str, Any]) -> str:
+    text = ""
+    for limit in _LIMITS:
+        text = _encode({_cut(_text(name), limit): _short(value, limit) for name, value in (own | line | own).items()})
+        if len(text) <= LONGEST_LINE:
+            return text
+    return _encode({name: _cut(value, _LIMITS[-1]) for name, value in own.items()})
+
+
+def _short(value: object, limit: int) -> object:
+    return value if value is None or isinstance(value, bool) else _cut(_text(value), limit)
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - it is only to be shown
+        return f"<{type(value).__name__}>"
+
+
+def _cut(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]} ...{len(text) - 2 * half} characters... {text[-half:]}"
 
 
 def configure_logging() -> None:
@@ -105,6 +186,11 @@ def configure_logging() -> None:
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
+
+
+def forget_process(pid: int) -> None:
+    """Leave a dead worker out of the gauges; what it has counted stays."""
+    multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 def serve_metrics(address: str) -> None:

@@ -389,7 +389,9 @@ class ListUsageBucketsRequest(_message.Message):
     granularity: _builtins.str
     """`day` (UTC) or `hour`. Default `day`."""
     start_date: _builtins.str
-    """First UTC day, as YYYY-MM-DD. Default: 30 days by day, or 2 days by hour, ending with end_date."""
+    """First UTC day, as YYYY-MM-DD; by hour at most 62 days ago. Default: 30 days by day, or 2 days by hour, ending with
+    end_date.
+    """
     end_date: _builtins.str
     """Last UTC day, as YYYY-MM-DD. Default today. At most 365 days in all by day, 31 by hour."""
     provider_id: _builtins.str
