@@ -8,7 +8,7 @@ import enum
 import hashlib
 import json
 import logging
-import os
+import sys
 import time
 import urllib.request
 import uuid
@@ -33,6 +33,7 @@ REFRESH_INTERVAL_S = 300.0
 MIN_REFRESH_GAP_S = 5.0
 """How often a token signed with an unknown key may make the key set be read again."""
 FETCH_TIMEOUT_S = 5.0
+"""How long a whole read of the key set may take."""
 MAX_JWKS_BYTES = 1_048_576
 
 
@@ -77,7 +78,7 @@ class KeySet:
         self._source, self._clock = source, clock
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._tried_at = float("-inf")
-        self._reading = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
         self._refresher: asyncio.Task[None] | None = None
         self.version = 0
         """Counts the different key sets seen so far."""
@@ -89,15 +90,21 @@ class KeySet:
 
     async def stop(self) -> None:
         """Stop reading."""
-        if self._refresher is not None:
-            self._refresher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._refresher
+        for task in (self._refresher, self._reading):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
 
     async def find(self, key_id: str | None) -> jwt.PyJWK | None:
-        """Return the key with this id; one without an id when the token names none and there is only that one."""
-        if key_id not in self._keys and self._clock() - self._tried_at >= MIN_REFRESH_GAP_S:
-            await self._read()
+        """Return the key with this id; when the token names none, the one without an id or the only one there is."""
+        key = self._known(key_id)
+        if key is None:
+            await self._read(gap_s=MIN_REFRESH_GAP_S)
+            key = self._known(key_id)
+        return key
+
+    def _known(self, key_id: str | None) -> jwt.PyJWK | None:
         if key_id is None and len(self._keys) == 1:
             return next(iter(self._keys.values()))
         return self._keys.get(key_id)
@@ -107,19 +114,27 @@ class KeySet:
             await asyncio.sleep(REFRESH_INTERVAL_S)
             await self._read()
 
-    async def _read(self) -> None:
-        async with self._reading:
+    async def _read(self, *, gap_s: float = 0.0) -> None:
+        """Wait for the read under way, or a new one if the last began at least `gap_s` ago.
+
+        It goes on when the one who waits gives up, so that nobody can keep the others from new keys.
+        """
+        if (self._reading is None or self._reading.done()) and self._clock() - self._tried_at >= gap_s:
             self._tried_at = self._clock()
-            try:
-                text = await asyncio.to_thread(_fetch, self._source)
-                found = jwt.PyJWKSet.from_dict(json.loads(text)).keys
-            except (OSError, ValueError, jwt.PyJWTError) as error:
-                log.warning("the key set cannot be read", extra={"error": f"{type(error).__name__}: {error}"})
-                return
-            keys = {key.key_id: key for key in found if key.algorithm_name in ALGORITHMS}
-            if {_thumbprint(key) for key in keys.values()} != {_thumbprint(key) for key in self._keys.values()}:
-                self.version += 1
-            self._keys = keys
+            self._reading = asyncio.create_task(self._read_now(), name="key set reader")
+        if self._reading is not None:
+            await asyncio.wait([self._reading])
+
+    async def _read_now(self) -> None:
+        try:
+            async with asyncio.timeout(FETCH_TIMEOUT_S):
+                keys = await asyncio.to_thread(_load, self._source)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the old keys stay and reading goes on
+            log.warning("the key set cannot be read", extra={"error": f"{type(error).__name__}: {error}"})
+            return
+        if {_thumbprint(key) for key in keys.values()} != {_thumbprint(key) for key in self._keys.values()}:
+            self.version += 1
+        self._keys = keys
 
 
 class TokenVerifier:
@@ -141,10 +156,12 @@ class TokenVerifier:
 
     async def verify(self, token: str) -> Caller:
         """Return who the token speaks for; UNAUTHENTICATED, with a reason fit for the caller, when it is not good."""
+        if len(token) > MAX_TOKEN_CHARS:
+            raise errors.unauthenticated("the token is too long")
         if self._verified_with != self._keys.version:
             self._verified.clear()
             self._verified_with = self._keys.version
-        digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         known = self._verified.get(digest)
         if known is not None and known[1] > self._clock():
             return known[0]
@@ -155,8 +172,6 @@ class TokenVerifier:
         return caller
 
     async def _verify(self, token: str) -> tuple[Caller, float]:
-        if len(token) > MAX_TOKEN_CHARS:
-            raise errors.unauthenticated("the token is too long")
         try:
             header = jwt.get_unverified_header(token)
             if header.get("alg") not in ALGORITHMS:
@@ -170,7 +185,6 @@ class TokenVerifier:
                 algorithms=[header["alg"]],
                 issuer=self._issuer,
                 audience=self._audience,
-                leeway=CLOCK_SKEW_S,
                 options={
                     "require": ["exp", "iss", "aud", "sub"],
                     "verify_exp": False,
@@ -193,14 +207,39 @@ class TokenVerifier:
         return Caller(user_id, _roles(claims, self._roles_claim)), expires_at
 
 
-def _fetch(source: str) -> str:
+def _load(source: str) -> dict[str | None, jwt.PyJWK]:
+    found = jwt.PyJWKSet([member for member in json.loads(_fetch(source))["keys"] if _is_readable(member)]).keys
+    keys = {key.key_id: key for key in found if key.algorithm_name in ALGORITHMS}
+    if not keys:
+        raise ValueError("no key in the key set can be used here")
+    return keys
+
+
+def _fetch(source: str) -> bytes:
+    deadline = time.monotonic() + FETCH_TIMEOUT_S
     if source.startswith(("https://", "http://")):
-        with urllib.request.urlopen(source, timeout=FETCH_TIMEOUT_S) as answer:  # noqa: S310 - the operator's URL
-            body: bytes = answer.read(MAX_JWKS_BYTES + 1)
-            if len(body) > MAX_JWKS_BYTES:
+        opened = urllib.request.urlopen(source, timeout=FETCH_TIMEOUT_S)  # noqa: S310 - the operator's URL
+    else:
+        opened = Path(source).open("rb")  # noqa: SIM115 - closed below
+    text = b""
+    with opened as stream:
+        while part := stream.read1(MAX_JWKS_BYTES):  # what is there; the timeout above is for each piece
+            text += part
+            if len(text) > MAX_JWKS_BYTES:
                 raise ValueError("the key set is larger than 1 MiB")
-            return body.decode()
-    return Path(os.fspath(source)).read_text(encoding="utf-8")
+            if time.monotonic() > deadline:
+                raise TimeoutError
+    return text
+
+
+def _is_readable(member: object) -> bool:
+    """Tell whether PyJWT can be given the key: some that it cannot use would cost it all the others."""
+    return (
+        isinstance(member, dict)
+        and isinstance(member.get("kid"), str | None)
+        and member.get("alg") in (None, *ALGORITHMS)
+        and "d" not in member  # a private key: whoever could read it here can sign with it
+    )
 
 
 def _thumbprint(key: jwt.PyJWK) -> tuple[str | None, str]:
@@ -221,7 +260,8 @@ def _why(error: Exception) -> str:
 
 def _time_claim(claims: dict[str, Any], name: str) -> float:
     value = claims[name]
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not abs(value) <= sys.float_info.max:  # NaN compares with nothing
         raise errors.unauthenticated(f"the token's {name} is no number")
     return float(value)
 
