@@ -54,9 +54,10 @@ USER = "0190c0de-0000-7000-8000-000000000001"
 
 
 class Issuer:
-    """Signs tokens with a key of each allowed kind."""
+    """Signs tokens with a key of each allowed kind; the keys of another generation have other ids."""
 
-    def __init__(self) -> None:
+    def __init__(self, generation: str = "") -> None:
+        self._generation = generation
         self._keys: dict[str, Any] = {
             "RS256": rsa.generate_private_key(public_exponent=65537, key_size=2048),
             "ES256": ec.generate_private_key(ec.SECP256R1()),
@@ -71,7 +72,8 @@ class Issuer:
             ("EdDSA", jwt.algorithms.OKPAlgorithm),
         )
         keys = [
-            json.loads(kind.to_jwk(self._keys[name].public_key())) | {"kid": name, "alg": name, "use": "sig"}
+            json.loads(kind.to_jwk(self._keys[name].public_key()))
+            | {"kid": self._generation + name, "alg": name, "use": "sig"}
             for name, kind in kinds
         ]
         return json.dumps({"keys": keys})
@@ -93,7 +95,9 @@ class Issuer:
             parts = [{"alg": "HS256", "typ": "JWT", "kid": "RS256"}, claims]
             signed = b".".join(_base64url(json.dumps(part).encode()) for part in parts)
             return (signed + b"." + _base64url(hmac.digest(secret, signed, hashlib.sha256))).decode()
-        return jwt.encode(claims, self._keys[algorithm], algorithm=algorithm, headers={"kid": algorithm})
+        return jwt.encode(
+            claims, self._keys[algorithm], algorithm=algorithm, headers={"kid": self._generation + algorithm}
+        )
 
 
 def _base64url(raw: bytes) -> bytes:
@@ -183,6 +187,26 @@ class Reply:
         return json.loads(self.body)
 
 
+def assert_error(reply: Reply, status: int, code: int, reason: str, message: str | None = None) -> dict[str, Any]:
+    """Check the one shape of errors, and return it."""
+    assert reply.status == status, reply.body
+    assert reply.headers["content-type"] == "application/json"
+    assert reply.headers["x-request-id"]
+    assert not [name for name in reply.headers if name.startswith(("grpc-", "x-envoy-", "x-http-code"))]
+    error: dict[str, Any] = reply.json()
+    assert set(error) == {"code", "message", "details"}
+    assert type(error["code"]) is int
+    assert error["code"] == code
+    assert error["message"] == message if message is not None else error["message"]
+    assert error["details"][0] == {
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+        "reason": reason,
+        "domain": "llmrouter",
+        "metadata": {},
+    }
+    return error
+
+
 @dataclass
 class Edge:
     """Envoy in front of a stand-in."""
@@ -196,13 +220,13 @@ class Edge:
     @classmethod
     async def start(cls, folder: Path, issuer: Issuer, **parameters: Any) -> Edge:
         """Start both and wait until the edge says that it is healthy."""
-        jwks_file = folder / "jwks.json"
-        jwks_file.write_text(issuer.jwks())
+        if "jwks" not in parameters:
+            parameters["jwks"] = str(folder / "jwks.json")
+            (folder / "jwks.json").write_text(issuer.jwks())
         edge = cls(
             folder,
             issuer,
             EdgeParameters(
-                jwks_file=jwks_file,
                 issuer=ISSUER,
                 audience=AUDIENCE,
                 listen_address=f"127.0.0.1:{_free_port()}",

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmrouter.v2 import provider_service_pb2, routing_service_pb2, routing_service_pb2_grpc, settings_service_pb2
-from transcoding.edge_harness import USER, Edge, Issuer, Reply, fail
+from transcoding.edge_harness import USER, Edge, Issuer, Reply, assert_error, fail
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -63,25 +63,6 @@ async def strict_edge(issuer: Issuer, tmp_path: Any) -> AsyncIterator[Edge]:
     edge = await Edge.start(tmp_path, issuer, user_requests_per_s=5, global_requests_per_s=20, deadline_s=1)
     yield edge
     await edge.stop()
-
-
-def assert_error(reply: Reply, status: int, code: int, reason: str, message: str | None = None) -> dict[str, Any]:
-    assert reply.status == status, reply.body
-    assert reply.headers["content-type"] == "application/json"
-    assert reply.headers["x-request-id"]
-    assert not [name for name in reply.headers if name.startswith(("grpc-", "x-envoy-", "x-http-code"))]
-    error: dict[str, Any] = reply.json()
-    assert set(error) == {"code", "message", "details"}
-    assert type(error["code"]) is int
-    assert error["code"] == code
-    assert error["message"] == message if message is not None else error["message"]
-    assert error["details"][0] == {
-        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-        "reason": reason,
-        "domain": "llmrouter",
-        "metadata": {},
-    }
-    return error
 
 
 def assert_malformed(reply: Reply, message: str) -> None:

@@ -18,7 +18,7 @@ from llmrouter_server.runtime.resources import resource_dir
 
 ENVOY = resource_dir("envoy")
 REQUIRED: dict[str, Any] = {
-    "jwks_file": Path("/keys/jwks.json"),
+    "jwks": "/keys/jwks.json",
     "issuer": "https://issuer.test",
     "audience": "llmrouter",
 }
@@ -50,6 +50,94 @@ def test_values_cannot_break_out_of_their_quotes() -> None:
     evil = 'a"\n- b: ${X} \\ é'
     providers = http_filter(rendered(issuer=evil), "envoy.filters.http.jwt_authn")["providers"]
     assert {provider["issuer"] for provider in providers.values()} == {evil}
+
+
+def issuer_cluster(config: Any) -> Any:
+    (_, cluster) = config["static_resources"]["clusters"]
+    assert cluster["name"] == cluster["load_assignment"]["cluster_name"] == "issuer"
+    return cluster
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [
+        ("https://id.example.com/jwks.json", "id.example.com", "443"),
+        ("https://ID.example.com:8443/realms/main/certs?a=b&c=%20", "id.example.com", "8443"),
+        ("https://id.example.com/$ISSUER/it's", "id.example.com", "443"),
+        ("http://keycloak/", "keycloak", "80"),
+        ("http://[::1]:8080/jwks", "::1", "8080"),
+        ("http://[fd00::1]/jwks", "fd00::1", "80"),
+    ],
+)
+def test_keys_at_a_url_are_fetched_from_its_host(url: str, host: str, port: str) -> None:
+    config = rendered(jwks=url, jwks_refresh_s=60)
+    for provider in http_filter(config, "envoy.filters.http.jwt_authn")["providers"].values():
+        assert "local_jwks" not in provider
+        assert provider["remote_jwks"]["http_uri"] == {"uri": url, "cluster": "issuer", "timeout": "5s"}
+        assert provider["remote_jwks"]["cache_duration"] == "65s"
+    cluster = issuer_cluster(config)
+    (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    assert endpoint["endpoint"]["address"]["socket_address"] == {"address": host, "port_value": port}
+    assert ("transport_socket" in cluster) == url.startswith("https:")
+
+
+@pytest.mark.parametrize(
+    ("host", "server_name", "subject"),
+    [
+        ("id.example.com", "id.example.com", {"san_type": "DNS", "matcher": {"exact": "id.example.com"}}),
+        ("10.0.0.1", "", {"san_type": "IP_ADDRESS", "matcher": {"exact": "10.0.0.1"}}),
+        ("[::1]", "", {"san_type": "IP_ADDRESS", "matcher": {"exact": "::1"}}),
+    ],
+)
+def test_https_verifies_the_host(host: str, server_name: str, subject: dict[str, Any]) -> None:
+    config = rendered(jwks=f"https://{host}:8443/jwks", ca_file=Path("/keys/ca.pem"))
+    tls = issuer_cluster(config)["transport_socket"]["typed_config"]
+    assert tls["sni"] == server_name
+    assert tls["common_tls_context"]["validation_context"] == {
+        "trusted_ca": {"filename": "/keys/ca.pem"},
+        "match_typed_subject_alt_names": [subject],
+    }
+
+
+def test_keys_in_a_file_need_no_cluster_and_change_nothing_else() -> None:
+    in_file, at_url = rendered(), rendered(jwks="https://id.example.com/jwks.json")
+    for provider in http_filter(in_file, "envoy.filters.http.jwt_authn")["providers"].values():
+        assert provider.pop("local_jwks") == {"filename": "/keys/jwks.json"}
+    for provider in http_filter(at_url, "envoy.filters.http.jwt_authn")["providers"].values():
+        del provider["remote_jwks"]
+    at_url["static_resources"]["clusters"].remove(issuer_cluster(at_url))
+    assert in_file == at_url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:secret@id.example.com/jwks",
+        "https://user@id.example.com/jwks",
+        "https://id.example.com/jwks#keys",
+        "https://id.example.com",
+        "https:///jwks",
+        "https://id.example.com:0/jwks",
+        "https://id.example.com:65536/jwks",
+        "https://id.example.com:/jwks",
+        "https://id example.com/jwks",
+        "https://id.example.com/j wks",
+        "https://id.example.com/jwks\n",
+        'https://id.example.com/", cluster: llmrouter, x: "',
+        'https://id.example.com"/jwks',
+        "https://id.example.com/\\",
+        "https://id.example.com/${X}",
+        "https://[::1/jwks",
+        "https://::1/jwks",
+    ],
+)
+def test_urls_that_cannot_work_are_refused(url: str) -> None:
+    with pytest.raises(EdgeParameterError) as caught:
+        EdgeParameters(**REQUIRED | {"jwks": url})
+    assert str(caught.value) == (
+        "jwks must be a file's path or a URL like https://issuer.example.com/jwks.json, without user and fragment, "
+        f"not {url!r}"
+    )
 
 
 def test_without_origins_none_is_allowed() -> None:
@@ -97,6 +185,8 @@ def test_origins_are_matched_literally() -> None:
             "cors_origin_regex is no regular expression: missing ), unterminated subpattern at position 0",
         ),
         ({"user_requests_per_s": 0}, "user_requests_per_s must be from 1 to 1000000, not 0"),
+        ({"jwks": ""}, "jwks must not be empty"),
+        ({"jwks_refresh_s": 0}, "jwks_refresh_s must be from 1 to 3600, not 0"),
         ({"deadline_s": 3601}, "deadline_s must be from 1 to 3600, not 3601"),
     ],
 )
@@ -110,19 +200,19 @@ def test_envoy_has_the_last_word(tmp_path: Path) -> None:
     jwks_file = tmp_path / "jwks.json"
     jwks_file.write_text('{"keys": "none"}')
     with pytest.raises(EdgeParameterError, match="Envoy refuses the configuration"):
-        validate(EdgeParameters(**REQUIRED | {"jwks_file": jwks_file}))
+        validate(EdgeParameters(**REQUIRED | {"jwks": str(jwks_file)}))
 
 
 def test_the_command_line_validates_and_prints() -> None:
     module = [sys.executable, "-m", "llmrouter_server.runtime.envoy_config"]
     checked = subprocess.run([*module, "--validate"], capture_output=True, text=True, timeout=60, check=False)
     assert (checked.returncode, checked.stdout) == (0, "Envoy accepts the configuration\n"), checked.stderr
-    flags = ["--jwks-file", "/keys/jwks.json", "--issuer", "https://issuer.test", "--audience", "llmrouter"]
+    flags = ["--jwks", "/keys/jwks.json", "--issuer", "https://issuer.test", "--audience", "llmrouter"]
     printed = subprocess.run([*module, *flags], capture_output=True, text=True, timeout=60, check=True)
     assert printed.stdout == render(EdgeParameters(**REQUIRED))
     refused = subprocess.run([*module, "--issuer", "x"], capture_output=True, text=True, timeout=60, check=False)
     assert refused.returncode == 2
-    assert "give --jwks-file, --audience" in refused.stderr
+    assert "give --jwks, --audience" in refused.stderr
 
 
 def test_the_command_names_its_configuration(tmp_path: Path) -> None:

@@ -22,14 +22,19 @@ from llmrouter_server.runtime.resources import resource_dir
 
 MAX_SOCKET_PATH_BYTES = 107
 """Linux keeps a Unix socket's path in 108 bytes, the last one zero."""
-_REQUIRED = ("jwks_file", "issuer", "audience")
+_MAX_PORT = 65535
+_REQUIRED = ("jwks", "issuer", "audience")
 _SAMPLE_KEY = {  # RFC 8037, appendix A.2
     "kty": "OKP",
     "crv": "Ed25519",
     "kid": "sample",
     "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
 }
-_ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+):(?P<port>\d{1,5})")
+_HOST = r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)"
+_ADDRESS = re.compile(_HOST + r":(?P<port>\d{1,5})")
+_URL = re.compile(  # no user, no fragment
+    rf"(?P<scheme>https?)://{_HOST}(:(?P<port>\d{{1,5}}))?/[A-Za-z0-9/?:@!$&'()*+,;=._~%-]*"
+)
 _ORIGIN = re.compile(r"https?://(?P<host>[a-z0-9.-]+(:\d{1,5})?|\[[0-9a-f:]+\](:\d{1,5})?)")
 
 
@@ -41,8 +46,11 @@ class EdgeParameterError(ValueError):
 class EdgeParameters:
     """What differs between installations. Each field's meaning is its `help`, which the command line shows too."""
 
-    jwks_file: Path = field(
-        metadata={"help": "Public keys of the token issuer, a JWKS file; read once, at Envoy's start."}
+    jwks: str = field(
+        metadata={
+            "help": "Public keys of the token issuer (JWKS): the path of a file, read once at Envoy's start, "
+            "or an http(s) URL, read again and again."
+        }
     )
     issuer: str = field(metadata={"help": "The tokens' `iss`."})
     audience: str = field(metadata={"help": "The tokens' `aud`."})
@@ -78,6 +86,14 @@ class EdgeParameters:
     deadline_s: int = field(
         default=12, metadata={"help": "Seconds a request may take; a shorter grpc-timeout of the client is honoured."}
     )
+    jwks_refresh_s: int = field(
+        default=10,
+        metadata={"help": "Seconds between two readings of a JWKS URL: a new key's tokens are refused until the next."},
+    )
+    ca_file: Path = field(
+        default=Path("/etc/ssl/certs/ca-certificates.crt"),
+        metadata={"help": "Certificates of the authorities trusted for an https JWKS URL, as Envoy sees the file."},
+    )
     envoy_dir: Path = field(
         default_factory=lambda: resource_dir("envoy"),
         metadata={"help": "Folder of the Lua files and the descriptor set, as Envoy sees it."},
@@ -87,9 +103,10 @@ class EdgeParameters:
         """Refuse what cannot work; EdgeParameterError says which parameter and why."""
         for name in ("listen_address", "server_address"):
             _split_address(name, getattr(self, name))
-        for name in ("issuer", "audience"):
+        for name in _REQUIRED:
             if not getattr(self, name).strip():
                 raise EdgeParameterError(f"{name} must not be empty")
+        _jwks_values(self)
         if len(bytes(self.admin_socket.absolute())) > MAX_SOCKET_PATH_BYTES:
             raise EdgeParameterError(
                 f"admin_socket must be a path of at most {MAX_SOCKET_PATH_BYTES} bytes, not {self.admin_socket}"
@@ -107,6 +124,7 @@ class EdgeParameters:
             ("user_requests_per_s", 1_000_000),
             ("global_requests_per_s", 1_000_000),
             ("deadline_s", 3600),
+            ("jwks_refresh_s", 3600),
         ):
             if not 1 <= getattr(self, name) <= most:
                 raise EdgeParameterError(f"{name} must be from 1 to {most}, not {getattr(self, name)}")
@@ -128,13 +146,19 @@ def render(parameters: EdgeParameters) -> str:
         "ENVOY_DIR": parameters.envoy_dir.absolute(),
         "GLOBAL_PER_S": parameters.global_requests_per_s,
         "ISSUER": parameters.issuer,
-        "JWKS_FILE": parameters.jwks_file.absolute(),
         "LISTEN_HOST": listen_host,
         "LISTEN_PORT": listen_port,
         "SERVER_HOST": server_host,
         "SERVER_PORT": server_port,
         "USER_PER_S": parameters.user_requests_per_s,
+        **_jwks_values(parameters),
     }
+    # The template is written for an https URL: the issuer's cluster is its end, and TLS the end of that.
+    if "JWKS_FILE" in values:
+        template = template.partition("    - name: issuer\n")[0]
+        template = re.sub("remote_jwks: .*", 'local_jwks: {filename: "${JWKS_FILE}"}', template)
+    elif parameters.jwks.startswith("http:"):
+        template = template.rpartition("      transport_socket:\n")[0]
     # Every placeholder stands between double quotes, where YAML reads the escapes of JSON.
     return string.Template(template).substitute({name: json.dumps(str(value))[1:-1] for name, value in values.items()})
 
@@ -209,8 +233,10 @@ def _run(*, check_only: bool, **given: Any) -> None:  # noqa: ANN401 - checked b
         with tempfile.TemporaryDirectory(prefix="llmrouter-") as folder:
             jwks_file = Path(folder) / "jwks.json"
             jwks_file.write_text(json.dumps({"keys": [_SAMPLE_KEY]}), encoding="utf-8")
-            sample = {"jwks_file": jwks_file, "issuer": "https://issuer.example.com", "audience": "llmrouter"}
-            validate(EdgeParameters(**{**sample, **values}))
+            sample = {"issuer": "https://issuer.example.com", "audience": "llmrouter"}
+            forms = [str(jwks_file), "https://issuer.example.com/jwks.json", "http://issuer.example.com/jwks.json"]
+            for jwks in [values["jwks"]] if "jwks" in values else forms:
+                validate(EdgeParameters(**{**sample, **values, "jwks": jwks}))
     except (EdgeParameterError, FileNotFoundError) as error:
         raise click.ClickException(str(error)) from None
     click.echo("Envoy accepts the configuration")
@@ -234,9 +260,33 @@ def main() -> None:
 
 def _split_address(name: str, address: str) -> tuple[str, int]:
     match = _ADDRESS.fullmatch(address)
-    if match is None or not 0 < int(match["port"]) <= 65535:  # noqa: PLR2004 - the largest port
+    if match is None or not 0 < int(match["port"]) <= _MAX_PORT:
         raise EdgeParameterError(f"{name} must be HOST:PORT, for instance 127.0.0.1:8080, not {address!r}")
     return match["host"].strip("[]"), int(match["port"])
+
+
+def _jwks_values(parameters: EdgeParameters) -> dict[str, object]:
+    """Return the template's values for the issuer's keys: JWKS_FILE alone, or those of a URL."""
+    if not parameters.jwks.startswith(("https://", "http://")):
+        return {"JWKS_FILE": Path(parameters.jwks).absolute()}
+    url = _URL.fullmatch(parameters.jwks)
+    port = int(url["port"] or {"http": 80, "https": 443}[url["scheme"]]) if url else 0
+    if url is None or not 0 < port <= _MAX_PORT:
+        raise EdgeParameterError(
+            "jwks must be a file's path or a URL like https://issuer.example.com/jwks.json, without user and fragment, "
+            f"not {parameters.jwks!r}"
+        )
+    host = url["host"].strip("[]").lower()
+    is_address = re.fullmatch(r"[\d.]+|.*:.*", host)
+    return {
+        "CA_FILE": parameters.ca_file.absolute(),
+        "JWKS_CACHE_S": parameters.jwks_refresh_s + 5,  # Envoy reads them again 5 s before they would be too old
+        "JWKS_HOST": host,
+        "JWKS_PORT": port,
+        "JWKS_SAN_TYPE": "IP_ADDRESS" if is_address else "DNS",
+        "JWKS_SNI": "" if is_address else host,  # RFC 6066, section 3: a name, never an address
+        "JWKS_URL": parameters.jwks,
+    }
 
 
 def _any_of(*patterns: str) -> str:

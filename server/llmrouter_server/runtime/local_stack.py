@@ -228,7 +228,7 @@ class LocalStack:
     async def start_envoy(self) -> None:
         """Start Envoy and wait until it finds the server healthy."""
         parameters = EdgeParameters(
-            jwks_file=self.identity.jwks_file,
+            jwks=str(self.identity.jwks_file),
             issuer=ISSUER,
             audience=AUDIENCE,
             listen_address=f"{HOST}:{self.ports.http}",
