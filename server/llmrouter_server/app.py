@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES = 1_048_576
+CLOSING_S = 10.0
+"""How long a server may take to write and close what is left, after it has drained."""
 SERVICES = ("ProviderService", "ModelService", "ByokService", "SettingsService", "RoutingService", "UsageService")
 SERVICE_NAMES = tuple(f"llmrouter.v2.{name}" for name in SERVICES)
 
@@ -58,7 +60,8 @@ def serve(settings: Settings, worker_count: int = 1) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code: 0 after a clean drain, 1 when it could not start."""
     telemetry.configure_logging()
     if worker_count > 1:
-        return workers.supervise(worker_count, settings.listen_address, settings.metrics_address)
+        patience_s = settings.drain_notice_s + settings.drain_timeout_s + CLOSING_S
+        return workers.supervise(worker_count, settings.listen_address, settings.metrics_address, patience_s=patience_s)
     try:
         uvloop.run(_serve(settings))
     except (DatabaseUnusableError, StartError) as error:

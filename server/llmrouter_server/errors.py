@@ -46,6 +46,13 @@ def invalid(*violations: tuple[str, str]) -> DomainError:
     )
 
 
+def malformed_request() -> DomainError:
+    """MALFORMED_REQUEST: the bytes of the request are not its message."""
+    return DomainError(
+        "MALFORMED_REQUEST", grpc.StatusCode.INVALID_ARGUMENT, "the request is not the message that this RPC takes"
+    )
+
+
 def not_found(resource: str) -> DomainError:
     """RESOURCE_NOT_FOUND: there is no such resource, or it is not the caller's."""
     return DomainError(
@@ -115,3 +122,8 @@ def internal() -> DomainError:
         grpc.StatusCode.INTERNAL,
         "internal error; quote the request id when you report it",
     )
+
+
+def unimplemented() -> DomainError:
+    """UNIMPLEMENTED: there is no such RPC on this server."""
+    return DomainError("UNIMPLEMENTED", grpc.StatusCode.UNIMPLEMENTED, "no such RPC")

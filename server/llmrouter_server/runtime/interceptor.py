@@ -11,11 +11,11 @@ import re
 import time
 import uuid
 from contextvars import ContextVar
-from http.cookies import CookieError, SimpleCookie
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from llmrouter_server import errors
@@ -33,6 +33,8 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 DOMAIN = "llmrouter"
 SESSION_COOKIE = "session"
+UNKNOWN_METHOD = "unknown"
+"""Stands for every RPC that does not exist: who makes names up must not make metrics up."""
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 _caller: ContextVar[Caller] = ContextVar("caller")
@@ -54,24 +56,26 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+    ) -> grpc.RpcMethodHandler[Any, Any]:
         method = handler_call_details.method
         if method in self._wrapped:
             return self._wrapped[method]
         handler = await continuation(handler_call_details)
-        if handler is None or method.split("/")[1] in OPEN_SERVICES:
+        if handler is None:  # answered as a stream, which need not wait for a request
+            return grpc.stream_stream_rpc_method_handler(_no_such_rpc)
+        if method.split("/")[1] in OPEN_SERVICES:
             return handler
-        if handler.unary_unary is None:
-            raise NotImplementedError(f"{method} streams; only unary RPCs are wrapped")
-        self._wrapped[method] = grpc.unary_unary_rpc_method_handler(
-            self._around(method, handler.unary_unary), handler.request_deserializer, handler.response_serializer
-        )
+        self._wrapped[method] = grpc.unary_unary_rpc_method_handler(self._around(method, handler))
         return self._wrapped[method]
 
-    def _around(self, method: str, answer: Callable[..., Any]) -> Callable[..., Any]:
-        allowed = METHOD_ROLES[method]
+    def _around(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> Callable[..., Awaitable[bytes]]:
+        """Return what answers the RPC, from bytes to bytes: what cannot be read or written is an error like others."""
+        answer: Callable[..., Any] | None = handler.unary_unary
+        read, write, allowed = handler.request_deserializer, handler.response_serializer, METHOD_ROLES[method]
+        if answer is None or read is None or write is None:
+            raise NotImplementedError(f"{method} is no unary RPC of protobuf messages; only those are wrapped")
 
-        async def call(request: Any, context: Context) -> Any:  # noqa: ANN401
+        async def call(sent: bytes, context: Context) -> bytes:
             record = CallRecord(method, context)
             context.set_trailing_metadata((("x-request-id", record.request_id),))
             try:
@@ -79,19 +83,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     record.caller = await self._verifier.verify(_token(record.metadata))
                     _require(record.caller, allowed)
                     _caller.set(record.caller)
-                    response = await answer(request, context)
+                    response = write(await answer(_read(read, sent), context))
                 record.write("OK", None)
                 return response  # noqa: TRY300 - `else` could not return the timeout's answer
             except errors.DomainError as raised:
                 error = raised
             except TimeoutError:
                 error = errors.deadline_exceeded() if deadline.expired() else errors.unavailable()
-            except asyncio.CancelledError:
-                record.write("CANCELLED", None)
-                raise
-            except Exception:
-                log.exception("unhandled exception", extra={"method": method, "request_id": record.request_id})
-                error = errors.internal()
+            except asyncio.CancelledError as raised:
+                if _is_cancelled():
+                    late = "DEADLINE_EXCEEDED" if self._time_left(context) <= 0 else None
+                    record.write(late or "CANCELLED", late)
+                    raise
+                error = record.fault(raised)
+            except Exception as raised:  # noqa: BLE001 - it is logged
+                error = record.fault(raised)
             record.write(error.code.name, error.reason)
             return await _abort(context, error, record.request_id)
 
@@ -109,10 +115,20 @@ class CallRecord:
 
     def __init__(self, method: str, context: Context) -> None:
         self._method, self._started = method, time.perf_counter()
-        self.metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        self.metadata: dict[str, str] = {}
+        for key, value in context.invocation_metadata() or ():
+            if isinstance(value, str):
+                is_more = key == "cookie" and key in self.metadata  # HTTP/2 may split it: RFC 9113, section 8.2.3
+                self.metadata[key] = f"{self.metadata[key]}; {value}" if is_more else value
         asked = self.metadata.get("x-request-id", "")
         self.request_id = asked if REQUEST_ID.fullmatch(asked) else str(uuid.uuid4())
         self.caller: Caller | None = None
+
+    def fault(self, raised: BaseException) -> errors.DomainError:
+        """Log an exception that nobody expected; return what the caller may know of it."""
+        told = {"method": self._method, "request_id": self.request_id}
+        log.error("unhandled exception", exc_info=raised, extra=told)
+        return errors.internal()
 
     def write(self, code: str, reason: str | None) -> None:
         """Log and count the call, now that it is over."""
@@ -132,6 +148,25 @@ class CallRecord:
         )
 
 
+def _is_cancelled() -> bool:
+    """Whether the call itself is cancelled, by its caller or the end of the server, and not only what it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _read(read: Callable[[bytes], Any], sent: bytes) -> Any:  # noqa: ANN401
+    try:
+        return read(sent)
+    except DecodeError:
+        raise errors.malformed_request() from None
+
+
+async def _no_such_rpc(_: object, context: Context) -> None:
+    record, error = CallRecord(UNKNOWN_METHOD, context), errors.unimplemented()
+    record.write(error.code.name, error.reason)
+    await _abort(context, error, record.request_id)
+
+
 def _require(caller: Caller, allowed: frozenset[Role]) -> None:
     if not caller.roles & allowed:
         names = " or ".join(sorted(role.value for role in allowed))
@@ -144,17 +179,15 @@ def _token(metadata: dict[str, str]) -> str:
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() == "bearer" and token:
             return token.strip()
-    elif "cookie" in metadata:
-        try:
-            session = SimpleCookie(metadata["cookie"]).get(SESSION_COOKIE)
-        except CookieError:
-            session = None
-        if session is not None and session.value:
-            return session.value
+    else:  # the first one, as Envoy reads it; http.cookies would give up at another cookie's quotes
+        cookies = (crumb.strip().partition("=") for crumb in metadata.get("cookie", "").split(";"))
+        session = next((value.strip('"') for name, _, value in cookies if name == SESSION_COOKIE), "")
+        if session:
+            return session
     raise errors.unauthenticated("a valid bearer token is required")
 
 
-async def _abort(context: Context, error: errors.DomainError, request_id: str) -> None:
+async def _abort(context: Context, error: errors.DomainError, request_id: str) -> NoReturn:
     details: list[Any] = [
         error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=dict(error.metadata))
     ]

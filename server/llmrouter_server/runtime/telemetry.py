@@ -19,7 +19,7 @@ SECONDS = prometheus_client.Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 DATABASE_UP = prometheus_client.Gauge(
-    "llmrouter_database_up", "1 while the database answers, else 0.", multiprocess_mode="min"
+    "llmrouter_database_up", "1 while the database answers, else 0.", multiprocess_mode="livemin"
 )
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which prometheus_client shares counts between processes; `serve --workers` sets it for its own."""
@@ -49,6 +49,11 @@ def configure_logging() -> None:
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
+
+
+def forget_process(pid: int) -> None:
+    """Leave a dead worker out of the gauges; what it has counted stays."""
+    multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 def serve_metrics(address: str) -> None:

@@ -9,44 +9,51 @@ import signal
 import socket
 import sys
 import tempfile
+from pathlib import Path
 
 from llmrouter_server.runtime import telemetry
 
 log = logging.getLogger(__name__)
 
+LAUNCHER = Path(__file__).with_name("local_launcher.py")
 RESTART_DELAY_S = 1.0
 CANNOT_START = (1, 2)
 """Exit codes by which a worker says that the next one would not start either."""
 
 
-def supervise(count: int, listen_address: str, metrics_address: str | None) -> int:
-    """Run `count` workers until SIGTERM or SIGINT and return the exit code."""
-    if not _is_free(listen_address):
-        log.error("cannot listen on %s: the address is taken or not this machine's", listen_address)
-        return 1
+def supervise(count: int, listen_address: str, metrics_address: str | None, *, patience_s: float) -> int:
+    """Run `count` workers until SIGTERM or SIGINT and return the exit code.
+
+    A worker that has not ended `patience_s` seconds after it was told to is killed.
+    """
+    for address in (listen_address, metrics_address):
+        if address is not None and not _is_free(address):
+            log.error("cannot listen on %s: the address is taken or not this machine's", address)
+            return 1
     with tempfile.TemporaryDirectory(prefix="llmrouter-metrics-") as shared:
         os.environ[telemetry.MULTIPROCESS_DIR] = shared
         if metrics_address is not None:
             telemetry.serve_metrics(metrics_address)
-        return asyncio.run(_supervise(count))
+        return asyncio.run(_supervise(count, patience_s))
 
 
-async def _supervise(count: int) -> int:
+async def _supervise(count: int, patience_s: float) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    codes = await asyncio.gather(*(_keep_running(number, stop) for number in range(1, count + 1)))
+    codes = await asyncio.gather(*(_keep_running(number, stop, patience_s) for number in range(1, count + 1)))
     return max(codes)
 
 
-async def _keep_running(number: int, stop: asyncio.Event) -> int:
+async def _keep_running(number: int, stop: asyncio.Event, patience_s: float) -> int:
     """Run one worker, and another when it dies, until `stop`; a worker that cannot start stops them all."""
     environment = {name: value for name, value in os.environ.items() if name != "METRICS_ADDRESS"}
     environment["LISTEN_REUSE_PORT"] = "true"
+    # Through the launcher it gets SIGTERM, and drains, when this process is killed (Linux).
+    launcher = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(int(signal.SIGTERM)), "", ""]
+    command = [*launcher, sys.executable, "-m", "llmrouter_server", "serve"]
     while True:
-        worker = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "llmrouter_server", "serve", env=environment, start_new_session=True
-        )
+        worker = await asyncio.create_subprocess_exec(*command, env=environment, start_new_session=True)
         log.info("worker started", extra={"worker": number, "pid": worker.pid})
         ended, stopped = asyncio.ensure_future(worker.wait()), asyncio.ensure_future(stop.wait())
         await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -54,12 +61,17 @@ async def _keep_running(number: int, stop: asyncio.Event) -> int:
         if stop.is_set():
             if worker.returncode is None:
                 worker.terminate()
+            await asyncio.wait({ended}, timeout=patience_s)
+            if worker.returncode is None:
+                log.error("worker did not end and is killed", extra={"worker": number, "pid": worker.pid})
+                worker.kill()
             code = await ended
             return 0 if code == -signal.SIGTERM else abs(code)  # it was told to stop before it had even started
         code = await ended
         if code in CANNOT_START:
             stop.set()
             return code
+        telemetry.forget_process(worker.pid)
         log.error("worker died", extra={"worker": number, "pid": worker.pid, "exit_code": code})
         await asyncio.sleep(RESTART_DELAY_S)
 
