@@ -110,10 +110,9 @@ async def test_whatever_may_pass_is_waited_for(sqlstate: str, caplog: pytest.Log
 
 @pytest.mark.parametrize("sqlstate", STAYS_WRONG)
 async def test_whatever_stays_wrong_is_told_in_one_sentence(sqlstate: str) -> None:
-    with refusing_postgres(sqlstate, STAYS_WRONG[sqlstate]) as url:
-        with pytest.raises(DatabaseUnusableError) as refused:
-            async with watched(url):
-                pass
+    with refusing_postgres(sqlstate, STAYS_WRONG[sqlstate]) as url, pytest.raises(DatabaseUnusableError) as refused:
+        async with watched(url):
+            pass
     assert str(refused.value) == f"the database refuses the connection: {STAYS_WRONG[sqlstate]}"
 
 

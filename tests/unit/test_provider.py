@@ -18,6 +18,7 @@ SCHEME = "must be a URL that begins with https:// or http://"
 USER_INFO = "must hold no user name or password"
 NOT_A_BASE = "must be a base URL, without query, fragment, spaces or control characters"
 AUTHORITY = "must have a host in ASCII (an international name as xn--) and, if any, a port from 1 to 65535"
+MAPPED, NAT64 = (ipaddress.IPv6Address(prefix).packed[:12] for prefix in ("::ffff:0:0", "64:ff9b::"))
 PRIVATE = "must not be a loopback, private or link-local address"
 
 URL_PIECES = st.lists(
@@ -212,8 +213,12 @@ def test_whatever_the_resolver_of_this_machine_reads_as_a_private_address_is_ref
 
 
 @given(st.ip_addresses(v=6))
-def test_an_ipv6_address_is_accepted_only_when_it_is_global_unicast_and_holds_no_other(
+def test_an_ipv6_address_is_accepted_only_when_it_or_the_ipv4_address_it_leads_to_is_global_unicast(
     address: ipaddress.IPv6Address,
 ) -> None:
     accepted = endpoint_problem(f"http://[{address}]", allow_private=False) is None
-    assert accepted == (address.packed[0] >> 5 == 1 and address.sixtofour is None and address.is_global)
+    led_to = ipaddress.IPv4Address(address.packed[-4:])
+    if address.packed[:12] in (MAPPED, NAT64):
+        assert accepted == (led_to.is_global and not led_to.is_multicast)
+    else:
+        assert accepted == (address.packed[0] >> 5 == 1 and address.sixtofour is None and address.is_global)

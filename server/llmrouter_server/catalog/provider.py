@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 MAX_CONFIG_BYTES = 16_384
 MAX_PRIORITY = 1000
 PROVIDER_TYPE = r"[a-z][a-z0-9_-]{0,49}"
-NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-SPECIAL_NETWORKS = tuple(map(ipaddress.IPv6Network, ("::/96", "64:ff9b:1::/48", "2002::/16")))
-"""Lead to IPv4 addresses of any kind through translators or tunnels, and never to a provider."""
+# Stricter than RFC 3986: no two parsers may find different hosts in what was accepted.
+_AUTHORITY = re.compile(r"(\w+((\.|-+)\w+)*\.?|\[[0-9a-f:.]+(%\w+)?\])(:\d+)?", re.ASCII | re.IGNORECASE)
+_IPV6_GLOBAL = ipaddress.IPv6Network("2000::/3")
+_IPV6_6TO4 = ipaddress.IPv6Network("2002::/16")
+_IPV6_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +88,19 @@ def endpoint_problem(endpoint: str, *, allow_private: bool) -> str | None:
     """
     try:
         url = urlsplit(endpoint)
-        host, _ = url.hostname or "", url.port
+        host, port = url.hostname or "", url.port
     except ValueError:
         return "must be a URL"
     if url.scheme not in ("https", "http") or not host:
         return "must be a URL that begins with https:// or http://"
     if url.username is not None or url.password is not None:
         return "must hold no user name or password"
-    if url.query or url.fragment or any(character.isspace() for character in endpoint):
-        return "must be a base URL, without query, fragment or spaces"
-    if not allow_private and is_private_address(host):
-        return "must not be a loopback, private or link-local address"
-    return None
+    if not endpoint.isprintable() or any(character in endpoint for character in "?# "):
+        return "must be a base URL, without query, fragment, spaces or control characters"
+    if not _AUTHORITY.fullmatch(url.netloc) or port == 0:
+        return "must have a host in ASCII (an international name as xn--) and, if any, a port from 1 to 65535"
+    is_refused = not allow_private and is_private_address(host)
+    return "must not be a loopback, private or link-local address" if is_refused else None
 
 
 def is_private_address(host: str) -> bool:
@@ -104,21 +108,20 @@ def is_private_address(host: str) -> bool:
 
     Other names are not: ask again with what they resolve to.
     """
-    if host.rstrip(".").lower() in ("localhost", "localhost.localdomain") or host.rstrip(".").lower().endswith(
-        ".localhost"
-    ):
+    name = host.rstrip(".").lower()
+    if name in ("localhost", "localhost.localdomain") or name.endswith(".localhost"):
         return True
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         # "127.1", "0x7f000001" and "2130706433" are addresses for many resolvers, and no name ends in a number.
-        last = host.rstrip(".").rpartition(".")[2].lower()
+        last = name.rpartition(".")[2]
         return last.isdigit() or last.startswith("0x")
     if isinstance(address, ipaddress.IPv6Address):
         embedded = _embedded_ipv4(address)
         if embedded is not None:
             return is_private_address(str(embedded))
-        if address.is_site_local or any(address in network for network in SPECIAL_NETWORKS):
+        if address not in _IPV6_GLOBAL or address in _IPV6_6TO4:
             return True
     return not address.is_global or address.is_multicast
 
@@ -127,4 +130,4 @@ def _embedded_ipv4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | No
     """Return the IPv4 address that an IPv6 address leads to by translation (IPv4-mapped, NAT64), or None."""
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
-    return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in NAT64 else None
+    return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in _IPV6_NAT64 else None

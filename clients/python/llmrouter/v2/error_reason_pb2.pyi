@@ -32,8 +32,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {"field": "fallback_count", "description": "must be from 1 to 5, not 9"}]}]}
     """
     ERROR_REASON_MALFORMED_REQUEST: _ErrorReason.ValueType  # 2
-    """The body is no JSON, has a field that does not exist, or a query parameter is unknown; refused at the edge.
-    HTTP 400. Sample message: "unknown field \\"fallbackcount\\"".
+    """The body is no JSON, has a field that does not exist, or a query parameter is unknown; or, over gRPC, the bytes are
+    not the message. HTTP 400. Sample message: "unknown field \\"fallbackcount\\"".
     """
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 3
     """No token, or one that is expired, not yet valid, wrongly signed, or for another audience. HTTP 401.
@@ -110,8 +110,8 @@ Sample: {"code": 3, "message": "fallback_count: must be from 1 to 5, not 9", "de
     {"field": "fallback_count", "description": "must be from 1 to 5, not 9"}]}]}
 """
 ERROR_REASON_MALFORMED_REQUEST: ErrorReason.ValueType  # 2
-"""The body is no JSON, has a field that does not exist, or a query parameter is unknown; refused at the edge.
-HTTP 400. Sample message: "unknown field \\"fallbackcount\\"".
+"""The body is no JSON, has a field that does not exist, or a query parameter is unknown; or, over gRPC, the bytes are
+not the message. HTTP 400. Sample message: "unknown field \\"fallbackcount\\"".
 """
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 3
 """No token, or one that is expired, not yet valid, wrongly signed, or for another audience. HTTP 401.
