@@ -48,7 +48,7 @@ from llmrouter_server.routing.router import Router
 from llmrouter_server.routing.service import RoutingService
 from llmrouter_server.routing.state import UserStates
 from llmrouter_server.routing.store import RoutingStore
-from llmrouter_server.runtime import grpc_server, telemetry, workers
+from llmrouter_server.runtime import grpc_server, telemetry, tracing, workers
 from llmrouter_server.runtime.auth import KeySet, TokenVerifier
 from llmrouter_server.runtime.database import Database, DatabaseUnusableError
 from llmrouter_server.runtime.grpc_server import StartError
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CLOSING_S = 10.0
+CLOSING_S = 15.0
 """How long a server may take to write and close what is left, after it has drained."""
 
 ADD_TO_SERVER: Mapping[str, Callable[[Any, grpc.aio.Server], None]] = {
@@ -109,7 +109,7 @@ def serve(settings: Settings, worker_count: int = 1) -> int:
         return workers.supervise(worker_count, settings.listen_address, settings.metrics_address, patience_s=patience_s)
     try:
         uvloop.run(_serve(settings))
-    except (DatabaseUnusableError, StartError) as error:
+    except (DatabaseUnusableError, StartError, tracing.TracingError) as error:
         log.error("%s", error)  # noqa: TRY400 - one clear sentence; the traceback tells an operator nothing
         return 1
     return 0
@@ -119,15 +119,16 @@ async def _serve(settings: Settings) -> None:
     stop = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
+    tracer = tracing.configure(settings.otlp_endpoint) if settings.otlp_endpoint else None
     database = Database(settings.database_url, min_size=settings.db_pool_min, max_size=settings.db_pool_max)
     keys = KeySet(settings.auth_jwks)
     services, parts = _build(settings, database)
     verifier = TokenVerifier(
         keys, issuer=settings.auth_issuer, audience=settings.auth_audience, roles_claim=settings.auth_roles_claim
     )
-    interceptor = CallInterceptor(verifier, longest_s=settings.request_timeout_s)
+    interceptor = CallInterceptor(verifier, longest_s=settings.request_timeout_s, tracer=tracer)
     async with contextlib.AsyncExitStack() as stack:
-        beside: tuple[Part, ...] = (database, keys, *parts)
+        beside: tuple[Part, ...] = (*((tracer,) if tracer else ()), database, keys, *parts)
         for part in beside:
             stack.push_async_callback(part.stop)
             await part.start()
