@@ -31,6 +31,9 @@ _SERVICE_CONFIG = json.dumps(
     }
 )
 
+# gRPC's own pause after a failed connection, 1 s and more, would outlast all the attempts of a call.
+_RECONNECT = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000)]
+
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -70,8 +73,8 @@ class Connection:
     def options(self) -> list[tuple[str, str | int]]:
         """Channel options."""
         if not self.retries:
-            return [("grpc.enable_retries", 0)]
-        return [("grpc.enable_retries", 1), ("grpc.service_config", _SERVICE_CONFIG)]
+            return [*_RECONNECT, ("grpc.enable_retries", 0)]
+        return [*_RECONNECT, ("grpc.enable_retries", 1), ("grpc.service_config", _SERVICE_CONFIG)]
 
 
 def is_local(target: str) -> bool:
