@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PROTOS = $(wildcard proto/llmrouter/v2/*.proto)
 
-.PHONY: help up test check install generate lock format clean
+.PHONY: help up test fuzz check install generate lock format clean
 .PHONY: check-lint check-types check-layers check-proto check-breaking check-generated check-migrations check-envoy
 
 help: ## list the targets
@@ -26,6 +26,9 @@ up: $(INSTALLED) ## run everything here: Postgres, the server and Envoy, until C
 
 test: $(INSTALLED) ## all tests, against a real Postgres and a real Envoy
 	$(BIN)/pytest
+
+fuzz: $(INSTALLED) ## hostile requests, CASES=12000 of them; SEED=N repeats a run
+	FUZZ_CASES=$(or $(CASES),12000) $(BIN)/pytest tests/fuzz -q $(if $(SEED),--hypothesis-seed=$(SEED))
 
 check: check-lint check-types check-layers check-proto check-breaking check-generated check-migrations check-envoy ## everything that can be known without running it
 
