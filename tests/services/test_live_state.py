@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 import uuid
 from dataclasses import dataclass
@@ -27,14 +23,13 @@ from llmrouter.v2.routing_service_pb2 import RouteRequest, RouteResponse
 from llmrouter.v2.settings_pb2 import RoutingConfig
 from llmrouter.v2.settings_service_pb2 import UpdateSettingsRequest
 from llmrouter.v2.usage_service_pb2 import RecordUsageRequest
-from llmrouter_server.runtime.dev_identity import AUDIENCE, ISSUER, DevIdentity
-from llmrouter_server.runtime.local_ports import accepts, free_ports
+from llmrouter_server.runtime.dev_identity import DevIdentity
+from llmrouter_server.runtime.local_ports import free_ports
+from server_process import server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-    from pathlib import Path
 
-START_S = 30.0
 HEARD_WITHIN_S = 1.0
 LISTENER = "llmrouter notifications"
 WARM = "user_llm_settings, user_provider_keys, llm_budget_ledger, llm_catalog_version, llm_catalog_snapshots"
@@ -52,37 +47,6 @@ class Replicas:
 
     def client(self, address: str, role: str = "user", user: uuid.UUID | None = None) -> AsyncClient:
         return AsyncClient(address, token=self.identity.mint(role, user or uuid.uuid4()))  # type: ignore[arg-type]
-
-
-@contextlib.asynccontextmanager
-async def server(folder: Path, url: str, identity: DevIdentity, port: int, key: str) -> AsyncIterator[str]:
-    address = f"127.0.0.1:{port}"
-    environment = os.environ | {
-        "DATABASE_URL": url,
-        "BYOK_ENCRYPTION_KEY": key,
-        "AUTH_JWKS": str(identity.jwks_file),
-        "AUTH_ISSUER": ISSUER,
-        "AUTH_AUDIENCE": AUDIENCE,
-        "LISTEN_ADDRESS": address,
-        "DRAIN_NOTICE_SECONDS": "0.1",
-        "DRAIN_TIMEOUT_SECONDS": "2",
-    }
-    with (folder / f"{port}.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "llmrouter_server", "serve", env=environment, stdout=log, stderr=subprocess.STDOUT
-        )
-    try:
-        async with asyncio.timeout(START_S):
-            while not await accepts(port):
-                await asyncio.sleep(0.02)
-        yield address
-    finally:
-        process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), START_S)
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 @pytest.fixture(scope="module")

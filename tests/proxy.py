@@ -1,0 +1,43 @@
+"""A network between a server and its database that can be slow, or dead without a word."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Proxy:
+    """Stands between a client and Postgres at a URL; can be slow, or stop forwarding without hanging up."""
+
+    def __init__(self, url: str) -> None:
+        self._target = int(url.rpartition(":")[2].partition("/")[0])
+        self._url = url
+        self.is_stalled = False
+        self.delay_s = 0.0
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def __aenter__(self) -> Proxy:  # noqa: PYI034 - never subclassed
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+
+    @property
+    def url(self) -> str:
+        port = self._server.sockets[0].getsockname()[1]
+        return self._url.replace(f":{self._target}/", f":{port}/")
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        self._writers += [writer, far_writer]
+        await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            await asyncio.sleep(self.delay_s)
+            while self.is_stalled:
+                await asyncio.sleep(0.01)
+            writer.write(data)
+        writer.close()

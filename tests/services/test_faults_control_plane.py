@@ -1,0 +1,166 @@
+"""A server whose database is slow, stalls, or has too few connections, and one that is killed with its buffers full."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+from cryptography.fernet import Fernet
+
+from conftest import make_open_folder
+from llmrouter import AsyncClient, LlmrouterError
+from llmrouter.v2.model_service_pb2 import ListModelsRequest
+from llmrouter.v2.routing_service_pb2 import RouteRequest
+from llmrouter.v2.settings_service_pb2 import GetSettingsRequest
+from llmrouter.v2.usage_service_pb2 import BatchRecordUsageRequest, RecordUsageRequest
+from llmrouter_server.runtime.dev_identity import DevIdentity
+from llmrouter_server.runtime.local_ports import free_ports
+from proxy import Proxy
+from server_process import server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from llmrouter_server.runtime.dev_identity import RoleName
+
+DEADLINE_S = 10.0
+RECOVERY_S = 15.0
+PASSING = {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
+
+
+@dataclass
+class Place:
+    """One server behind a proxy to its database."""
+
+    url: str
+    proxy: Proxy
+    identity: DevIdentity
+    address: str
+    pid_of: Callable[[], int]
+
+    def client(self, role: RoleName = "user", user: uuid.UUID | None = None) -> AsyncClient:
+        return AsyncClient(self.address, token=self.identity.mint(role, user or uuid.uuid4()), retries=False)
+
+
+@pytest.fixture
+async def place(migrated_database: Callable[[], Awaitable[str]], request: Any) -> AsyncIterator[Place]:
+    folder, url = make_open_folder(), await migrated_database()
+    identity, [port] = DevIdentity.load_or_create(folder / "identity"), free_ports(1)
+    changes = getattr(request, "param", {})
+    async with (
+        Proxy(url) as proxy,
+        server(folder, proxy.url, identity, port, Fernet.generate_key().decode(), **changes) as address,
+    ):
+        place = Place(url, proxy, identity, address, lambda: listener_of(port))
+        async with place.client() as client:
+            await until_it_answers(client)
+        yield place
+        proxy.is_stalled, proxy.delay_s = False, 0.0
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def listener_of(port: int) -> int:
+    """Return the process that listens on the port."""
+    from llmrouter_server.runtime.local_ports import holder_of  # noqa: PLC0415 - only one test needs it
+
+    holder = holder_of(port)
+    assert holder is not None
+    return int(holder.rpartition(" ")[2])
+
+
+async def until_it_answers(client: AsyncClient) -> None:
+    async with asyncio.timeout(RECOVERY_S):
+        while True:
+            try:
+                await client.routing.Route(RouteRequest())
+                await client.settings.GetSettings(GetSettingsRequest())
+            except LlmrouterError as error:
+                assert error.reason in PASSING | {""}, error  # noqa: PT017 - what else it says is a failure
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+
+async def outcome(call: Any) -> str:
+    """Return OK or the reason of an error, which comes within the deadline."""
+    started = time.monotonic()
+    try:
+        await call
+    except LlmrouterError as error:
+        return error.reason
+    finally:
+        assert time.monotonic() - started < DEADLINE_S + 1
+    return "OK"
+
+
+async def test_a_slow_database_slows_what_needs_it_and_no_warm_route(place: Place) -> None:
+    async with place.client() as client:
+        await client.routing.Route(RouteRequest())
+        place.proxy.delay_s = 0.2
+        assert await outcome(client.settings.GetSettings(GetSettingsRequest(), timeout=DEADLINE_S)) == "OK"
+        place.proxy.delay_s = 0.0
+        await until_it_answers(client)
+
+
+async def test_a_database_that_stalls_is_unavailable_within_the_deadline_and_recovery_is_by_itself(
+    place: Place,
+) -> None:
+    async with place.client() as client:
+        place.proxy.is_stalled = True
+        calls = [outcome(client.settings.GetSettings(GetSettingsRequest(), timeout=DEADLINE_S)) for _ in range(50)]
+        calls += [outcome(client.routing.Route(RouteRequest(), timeout=DEADLINE_S)) for _ in range(50)]
+        assert set(await asyncio.gather(*calls)) <= PASSING | {"OK"}  # a warm Route may still have been answered
+        place.proxy.is_stalled = False
+        await until_it_answers(client)
+
+
+@pytest.mark.parametrize("place", [{"DB_POOL_MIN": "1", "DB_POOL_MAX": "2"}], indirect=True)
+async def test_with_too_few_connections_everybody_is_answered_within_the_deadline(place: Place) -> None:
+    place.proxy.delay_s = 0.02
+    async with contextlib.AsyncExitStack() as stack:
+        strangers = [await stack.enter_async_context(place.client()) for _ in range(200)]
+        answers = await asyncio.gather(*(outcome(each.routing.Route(RouteRequest(), timeout=10)) for each in strangers))
+        assert set(answers) <= {"OK"} | PASSING
+        assert "OK" in answers
+        place.proxy.delay_s = 0.0
+        await until_it_answers(strangers[0])
+
+
+async def test_a_server_killed_with_its_buffers_full_has_lost_nothing_it_acknowledged(place: Place) -> None:
+    user, acknowledged = uuid.uuid4(), set[str]()
+    async with place.client("service") as service:
+        models = await service.models.ListModels(ListModelsRequest())
+        model = models.models[0].model_id
+
+        async def report(batch: int) -> None:
+            for number in range(1000):
+                ids = [f"{batch}-{number}-{each}" for each in range(50)]
+                records = [RecordUsageRequest(user_id=str(user), request_id=name, model_id=model) for name in ids]
+                try:
+                    await service.usage.BatchRecordUsage(BatchRecordUsageRequest(records=records), timeout=5)
+                except LlmrouterError:
+                    return
+                acknowledged.update(ids)
+
+        reports = [asyncio.create_task(report(number)) for number in range(8)]
+        async with asyncio.timeout(RECOVERY_S):
+            while len(acknowledged) < 1000:
+                await asyncio.sleep(0.01)
+        os.kill(place.pid_of(), signal.SIGKILL)
+        await asyncio.gather(*reports)
+    connection = await asyncpg.connect(place.url)
+    rows = await connection.fetch("select request_id from llm_usage_logs where user_id = $1", user)
+    daily = await connection.fetchval("select sum(requests) from llm_usage_daily where user_id = $1", user)
+    await connection.close()
+    stored = [row["request_id"] for row in rows]
+    assert acknowledged <= set(stored)
+    assert len(stored) == len(set(stored)) == daily
