@@ -40,7 +40,7 @@ class AuditLog:
             raise
         except Exception as error:  # whatever it is, it was logged where it happened
             raise errors.unavailable() from error
-        telemetry.KEY_READS.labels(read.purpose, read.payer).inc()
+        telemetry.counter(telemetry.KEY_READS, read.purpose, read.payer).inc()
 
     async def _write(self, reads: Sequence[KeyRead]) -> Sequence[Exception | None]:
         await self._store.append(reads)

@@ -103,7 +103,7 @@ class HealthMonitor:
         now, has_turned = self._now(), False
         for attempt in attempts:
             name = self._names.get(attempt.provider_id, UNNAMED)
-            telemetry.ATTEMPTS.labels(name, attempt.outcome.value).inc()
+            telemetry.counter(telemetry.ATTEMPTS, name, attempt.outcome.value).inc()
             if attempt.outcome is Outcome.NEUTRAL:
                 continue
             machine = self._machines.get(attempt.provider_id)

@@ -166,11 +166,11 @@ def _seconds_to_next_month(now: datetime) -> int:
 
 def _count(decision: Decision, facts: Facts) -> None:
     for reason, number in Counter(reason for _, reason in decision.excluded).items():
-        telemetry.EXCLUSIONS.labels(reason.value).inc(number)
+        telemetry.counter(telemetry.EXCLUSIONS, reason.value).inc(number)
     if decision.ranked:
         model = decision.ranked[0].model
-        telemetry.DECISIONS.labels(model.provider_name, model.model_name, model.power_level.name).inc()
+        telemetry.counter(telemetry.DECISIONS, model.provider_name, model.model_name, model.power_level.name).inc()
     if decision.degraded:
-        telemetry.DECISIONS_FLAGGED.labels("degraded").inc()
+        telemetry.counter(telemetry.DECISIONS_FLAGGED, "degraded").inc()
     if facts.need.free_only:
-        telemetry.DECISIONS_FLAGGED.labels("downgraded").inc()
+        telemetry.counter(telemetry.DECISIONS_FLAGGED, "downgraded").inc()

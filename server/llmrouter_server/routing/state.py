@@ -94,11 +94,13 @@ class UserStates:
         """Read the user's state again next time. One that is being read just now may be older: it is not kept."""
         self._states.pop(user_id, None)
         self._reading.pop(user_id, None)
+        self._size.set(len(self._states))
 
     def forget_all(self) -> None:
         """Read every user's state again next time."""
         self._states.clear()
         self._reading.clear()
+        self._size.set(0)
 
     def user_changed(self, payload: str) -> None:
         """Hear of a change of a user's settings or keys."""
