@@ -1,0 +1,78 @@
+"""Why a decision came out as it did, as JSON: with the answer, and later."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import http_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import User
+    from llmrouter_server.runtime.local_stack import LocalStack
+
+
+def explained(stack: LocalStack, user: User) -> dict[str, Any]:
+    body = {"power_level": "ECO", "explain": True, "task_type": "chat"}
+    answer = http_json.call("POST", f"{stack.base_url}/route", token=user.token, body=body)
+    assert answer.status == 200
+    return dict(answer.json)
+
+
+def test_an_explanation_tells_the_fate_of_every_model(stack: LocalStack, new_user: Callable[..., User]) -> None:
+    user = new_user()
+    answer = explained(stack, user)
+    told = answer["explanation"]
+    assert {name: told[name] for name in ("user_id", "power_level", "task_type", "strategy", "weights")} == {
+        "user_id": str(user.id),
+        "power_level": "ECO",
+        "task_type": "chat",
+        "strategy": "balanced",
+        "weights": {"cost": 0.4, "latency": 0.4, "quality": 0.2},
+    }
+    first, second, *others = told["models"]
+    assert first == {
+        "model_id": answer["primary"]["model_id"],
+        "model_name": "Qwen/Qwen2.5-32B-Instruct",
+        "provider_id": answer["primary"]["provider_id"],
+        "provider_name": "Local vLLM",
+        "power_level": "ECO",
+        "rank": 1,
+        "exclusion": "EXCLUSION_UNSPECIFIED",
+        "exclusion_detail": "",
+        "composite_score": pytest.approx(0.75),
+        "cost_score": 1,
+        "latency_score": 0.5,
+        "quality_score": 0.75,
+        "cost_usd": 0,
+        "latency_ms": 200,
+        "latency_is_live": False,
+    }
+    assert (second["model_name"], second["rank"]) == ("meta-llama/llama-3.1-405b", 2)
+    assert len(others) >= 19
+    gpt = next(model for model in others if model["model_name"] == "gpt-4o")
+    assert (gpt["exclusion"], gpt["exclusion_detail"]) == (
+        "EXCLUSION_POWER_LEVEL",
+        "is BALANCED, ECO was routed for",
+    )
+    assert "rank" not in gpt
+    assert "cost_score" not in gpt
+
+
+def test_it_is_told_again_later_to_its_user_and_admins_and_to_nobody_else(
+    stack: LocalStack, new_user: Callable[..., User]
+) -> None:
+    user = new_user()
+    answer = explained(stack, user)
+    url = f"{stack.base_url}/decisions/{answer['decision_id']}"
+    for _ in range(2):  # while it waits to be written, and after
+        for token in (user.token, new_user("admin").token):
+            later = http_json.call("GET", url, token=token)
+            assert (later.status, later.json) == (200, answer["explanation"])
+        time.sleep(0.3)
+    stranger = http_json.call("GET", url, token=new_user().token)
+    assert (stranger.status, stranger.json["details"][0]["reason"]) == (404, "RESOURCE_NOT_FOUND")
