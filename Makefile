@@ -15,7 +15,8 @@ help: ## list the targets
 install: $(INSTALLED) ## make .venv from the lock file
 $(INSTALLED): requirements.lock pyproject.toml clients/python/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "llmrouter needs Python 3.11 or later; this is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12 ...")'
-	@$(PYTHON) -m venv .venv || { echo "Python's venv module is missing; install it (Debian: apt-get install python3-venv)." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' || { echo "Python's venv module is missing; install it (Debian: apt-get install python3-venv)." >&2; exit 1; }
+	@$(PYTHON) -m venv .venv
 	@echo "installing the locked packages into .venv ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e clients/python -e .
@@ -47,10 +48,12 @@ check-proto: $(INSTALLED) ## buf lint and format
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 
-# Against main; on main itself, against the commit before.
+# Against where this branch left main; on main itself, against the commit before.
 check-breaking: $(INSTALLED) ## buf breaking: no wire or JSON change against main
-	@base=$$(git rev-parse --verify --quiet main || git rev-parse HEAD); \
-	if git diff --quiet $$base -- proto; then base=$$(git rev-parse --verify --quiet $$base~1 || echo $$base); fi; \
+	@git rev-parse --git-dir >/dev/null 2>&1 || { echo "no git checkout: there is nothing to compare the protos with"; exit 0; }; \
+	base=$$(git merge-base HEAD main 2>/dev/null || git merge-base HEAD origin/main 2>/dev/null) || \
+	  { echo "no branch main here: there is nothing to compare the protos with"; exit 0; }; \
+	if [ "$$base" = "$$(git rev-parse HEAD)" ] && git diff --quiet -- proto; then base=$$(git rev-parse --verify --quiet HEAD~1 || echo $$base); fi; \
 	echo "buf breaking against $$base"; $(BIN)/buf breaking --against ".git#ref=$$base"
 
 generate: $(INSTALLED) ## everything that is made from the protos
@@ -63,7 +66,7 @@ generate: $(INSTALLED) ## everything that is made from the protos
 	$(BIN)/python -m llmrouter_server.runtime.envoy_fields
 
 check-generated: $(INSTALLED) ## the generated files are up to date
-	@before=$$(git status --porcelain -- clients envoy; git diff -- clients envoy); $(MAKE) --no-print-directory generate >/dev/null; \
+	@git rev-parse --git-dir >/dev/null || exit 1; before=$$(git status --porcelain -- clients envoy; git diff -- clients envoy); $(MAKE) --no-print-directory generate >/dev/null; \
 	after=$$(git status --porcelain -- clients envoy; git diff -- clients envoy); \
 	[ "$$before" = "$$after" ] || { echo "generated files were out of date; now they are not: commit them" >&2; exit 1; }
 

@@ -79,7 +79,7 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 
 home_option = click.option(
     "--home",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(path_type=Path, file_okay=False, readable=False),
     default=Path(".llmrouter"),
     envvar="LLMROUTER_HOME",
     show_default=True,

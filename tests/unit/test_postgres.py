@@ -123,6 +123,20 @@ async def test_a_process_id_taken_by_another_program_is_left_alone(server: Embed
         bystander.kill()
 
 
+async def test_a_killed_server_that_nobody_has_waited_for_is_no_obstacle(server: EmbeddedPostgres) -> None:
+    await server.start()
+    server.server.signal(signal.SIGKILL)
+    await server.server.wait()
+    with start_bystander() as bystander:
+        bystander.kill()
+        os.waitid(os.P_PID, bystander.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and keeps its process id
+        file = server.data / "postmaster.pid"
+        _, rest = file.read_text().split("\n", 1)
+        file.write_text(f"{bystander.pid}\n{rest}")
+        await server.start()
+    assert server.server.is_running
+
+
 async def test_an_interrupted_initdb_is_done_again(server: EmbeddedPostgres, open_folder: Path) -> None:
     left_over = open_folder / "pg" / "init-abc" / "data"
     left_over.mkdir(parents=True)

@@ -268,12 +268,10 @@ class LocalStack:
                 if port == 0 or is_free(port):
                     continue
             except PermissionError:
-                raise LocalStackError(f"port {port} is closed to this account: choose another with {flag}") from None
+                raise LocalStackError(f"port {port} is closed to this account: {_other(flag)}") from None
             holder = holder_of(port)
             raise LocalStackError(
-                f"port {port} is taken"
-                + (f" by {holder}" if holder else "")
-                + f": stop that, or choose another with {flag}"
+                f"port {port} is taken" + (f" by {holder}" if holder else "") + f": stop that, or {_other(flag)}"
             )
 
     def _take_free_ports(self) -> None:
@@ -302,6 +300,10 @@ class LocalStack:
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             raise LocalStackError(f"{child.name} was not ready after {timeout_s:.0f} s; see {child.log}") from None
+
+
+def _other(flag: str) -> str:
+    return f"choose another: .venv/bin/llmrouter up {flag} PORT"
 
 
 def _obituary(child: Child) -> str:

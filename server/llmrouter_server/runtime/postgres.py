@@ -175,7 +175,8 @@ class EmbeddedPostgres:
         initdb = [str(place.binaries / "initdb"), f"--pgdata={data}", f"--username={USER}", f"--pwfile={password}"]
         initdb += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"]
         initdb += [] if self._durable else ["--no-sync"]
-        create = [str(place.binaries / "postgres"), "--single", "-D", str(data), "-c", "log_min_messages=error"]
+        create = [str(place.binaries / "postgres"), "--single", "-D", str(data)]
+        create += ["-c", "log_min_messages=error", "-c", "exit_on_error=on"]
         create += [] if self._durable else ["-c", "fsync=off"]
         for command, text in ((initdb, ""), ([*create, "postgres"], f"create database {DATABASE}\n")):
             try:
@@ -261,12 +262,12 @@ def _postmaster(data: Path) -> tuple[int, str] | None:
 async def _stop_leftover(data: Path) -> None:
     """Stop a server that still runs on this data, its parent having been killed."""
     found = _postmaster(data)
-    if found is None or not is_alive(found[0]):
+    if found is None:
         return
-    command = command_of(found[0])
+    command = command_of(found[0]) if is_alive(found[0]) else ""
     if "postgres" in command and str(_real(data)) in command:
         await end_foreign(found[0], *STOP_STEPS)
-    else:
+    if _postmaster(data) is not None:  # killed, perhaps not even waited for; or its id is another program's by now
         _mark_stale(data / "postmaster.pid")
 
 
