@@ -129,7 +129,8 @@ async def test_a_killed_server_that_nobody_has_waited_for_is_no_obstacle(server:
     await server.server.wait()
     with start_bystander() as bystander:
         bystander.kill()
-        os.waitid(os.P_PID, bystander.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and keeps its process id
+        # It has ended after this, and keeps its process id.
+        await asyncio.to_thread(os.waitid, os.P_PID, bystander.pid, os.WEXITED | os.WNOWAIT)
         file = server.data / "postmaster.pid"
         _, rest = file.read_text().split("\n", 1)
         file.write_text(f"{bystander.pid}\n{rest}")
