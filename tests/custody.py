@@ -128,3 +128,6 @@ class StubContext:
 
     async def send_initial_metadata(self, headers: tuple[tuple[str, str], ...]) -> None:
         self.headers = headers
+
+    def time_remaining(self) -> None:
+        """Return that the caller has set no deadline."""

@@ -1,6 +1,7 @@
 """Golden requests: JSON files with a request, what goes before it, and the exact answer through the real Envoy.
 
-In them, `{name}` stands for a variable: `user`, `unique`, a provider's name (its id), or what an earlier step kept.
+In them, `{name}` stands for a variable: `user`, `unique`, `today` and `yesterday` (UTC), a provider's name (its id), or
+what an earlier step kept. A step `record` is a RecordUsageRequest, with the name or the id of a `model`.
 `<uuid>`, `<time>`, `<count>` and `<text>` in an answer match any value of that kind; numbers match to 9 digits.
 """
 
@@ -11,11 +12,13 @@ import math
 import re
 import uuid
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.json_format import ParseDict
+
 import http_json
-from llmrouter.v2 import usage_pb2
 from llmrouter.v2.usage_service_pb2 import RecordUsageRequest
 
 if TYPE_CHECKING:
@@ -46,7 +49,13 @@ class Player:
 
     def play(self, name: str) -> http_json.Answer:
         golden = json.loads((FOLDER / f"{name}.json").read_text())
-        variables = self.providers | {"user": str(self.user), "unique": f"golden {uuid.uuid4()}"}
+        today = datetime.now(UTC).date()
+        variables = self.providers | {
+            "user": str(self.user),
+            "unique": f"golden {uuid.uuid4()}",
+            "today": str(today),
+            "yesterday": str(today - timedelta(days=1)),
+        }
         for step in golden.get("given", []):
             self._prepare(step, variables)
         answer = self._send(golden, variables)
@@ -55,17 +64,14 @@ class Player:
 
     def _prepare(self, step: dict[str, Any], variables: dict[str, str]) -> None:
         if "record" in step:
-            values = dict(step["record"])
-            status = usage_pb2.USAGE_STATUS_ERROR if values.pop("status", "") == "error" else 0
-            self.record(
-                RecordUsageRequest(
-                    user_id=str(self.user),
-                    request_id=str(uuid.uuid4()),
-                    model_id=self.models[values.pop("model")],
-                    status=status,
-                    **values,
-                )
-            )
+            values = fill(step["record"], variables)
+            model = values.pop("model")
+            ids = {
+                "user_id": str(self.user),
+                "request_id": str(uuid.uuid4()),
+                "model_id": self.models.get(model, model),
+            }
+            self.record(ParseDict(ids | values, RecordUsageRequest()))
             return
         answer = self._send(step, variables)
         assert answer.status in (200, 201), answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 
 class Proxy:
@@ -13,6 +14,7 @@ class Proxy:
         self._url = url
         self.is_stalled = False
         self.delay_s = 0.0
+        self.connections = 0
         self._writers: list[asyncio.StreamWriter] = []
 
     async def __aenter__(self) -> Proxy:  # noqa: PYI034 - never subclassed
@@ -20,9 +22,15 @@ class Proxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self.is_stalled, self.delay_s = False, 0.0
         self._server.close()
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Break every connection that there is."""
         for writer in self._writers:
             writer.transport.abort()
+        self._writers.clear()
 
     @property
     def url(self) -> str:
@@ -30,14 +38,20 @@ class Proxy:
         return self._url.replace(f":{self._target}/", f":{port}/")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        self.connections += 1
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.transport.abort()
+            return
         self._writers += [writer, far_writer]
         await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            await asyncio.sleep(self.delay_s)
-            while self.is_stalled:
-                await asyncio.sleep(0.01)
-            writer.write(data)
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                await asyncio.sleep(self.delay_s)
+                while self.is_stalled:
+                    await asyncio.sleep(0.01)
+                writer.write(data)
         writer.close()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import math
 import signal
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
@@ -116,13 +117,20 @@ def serve(settings: Settings, worker_count: int = 1) -> int:
 
 
 async def _serve(settings: Settings) -> None:
-    stop = asyncio.Event()
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    leaves_at = math.inf
+
+    def leave() -> None:
+        nonlocal leaves_at
+        leaves_at = min(leaves_at, loop.time() + settings.drain_notice_s + settings.drain_timeout_s)
+        stop.set()
+
     for signal_number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
+        loop.add_signal_handler(signal_number, leave)
     tracer = tracing.configure(settings.otlp_endpoint) if settings.otlp_endpoint else None
     database = Database(settings.database_url, min_size=settings.db_pool_min, max_size=settings.db_pool_max)
     keys = KeySet(settings.auth_jwks)
-    services, parts = _build(settings, database)
+    services, parts = _build(settings, database, lambda: leaves_at)
     verifier = TokenVerifier(
         keys, issuer=settings.auth_issuer, audience=settings.auth_audience, roles_claim=settings.auth_roles_claim
     )
@@ -143,7 +151,9 @@ async def _serve(settings: Settings) -> None:
     log.info("stopped")
 
 
-def _build(settings: Settings, database: Database) -> tuple[Mapping[str, object], tuple[Part, ...]]:
+def _build(
+    settings: Settings, database: Database, leaves_at: Callable[[], float]
+) -> tuple[Mapping[str, object], tuple[Part, ...]]:
     """Make the services, and what runs beside them, in the order of starting."""
     cipher = Cipher(settings.byok_encryption_keys)
     catalog, keys, reads, budget = (
@@ -196,7 +206,7 @@ def _build(settings: Settings, database: Database) -> tuple[Mapping[str, object]
         "AuditService": AuditService(reads, AdminChangeStore(database)),
         "SettingsService": SettingsService(SettingsStore(database), month_spend, users.forget),
         "RoutingService": RoutingService(Router(live, users, monitor, decisions), routing, decisions, catalog),
-        "UsageService": UsageService(usage, recorder, _now),
+        "UsageService": UsageService(usage, recorder, _now, leaves_at),
     }
     jobs = _jobs(
         UsageUpkeep(database),

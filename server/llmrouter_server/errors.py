@@ -83,11 +83,12 @@ def etag_mismatch(resource: str) -> DomainError:
 
 def budget_exceeded(budget_usd: Decimal, spent_usd: Decimal, retry_after_s: int) -> DomainError:
     """BUDGET_EXCEEDED: the month's budget is used up; the next month begins after so many seconds."""
+    budget, spent = f"{budget_usd.normalize():f}", f"{spent_usd.normalize():f}"
     return DomainError(
         "BUDGET_EXCEEDED",
         grpc.StatusCode.RESOURCE_EXHAUSTED,
-        f"the month's budget of {budget_usd:f} US dollars is used up",
-        {"monthly_budget_usd": f"{budget_usd:f}", "spent_usd": f"{spent_usd:f}"},
+        f"the month's budget of {budget} US dollars is used up",
+        {"monthly_budget_usd": budget, "spent_usd": spent},
         retry_after_s=retry_after_s,
     )
 

@@ -121,7 +121,9 @@ async def test_a_busy_port_is_named(open_folder: Path, flag: str) -> None:
             assert await up.end() == 1
         holder = holder_of(port)
         by = f" by {holder}" if holder else ""
-        assert up.lines == [f"llmrouter: port {port} is taken{by}: stop that, or choose another: .venv/bin/llmrouter up {flag} PORT"]
+        assert up.lines == [
+            f"llmrouter: port {port} is taken{by}: stop that, or choose another: .venv/bin/llmrouter up {flag} PORT"
+        ]
 
 
 @pytest.mark.skipif(AS_ROOT, reason="root may write anywhere")

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pytest
 
 from llmrouter_server import errors
+from llmrouter_server.runtime import maintenance as maintenance_room
 from llmrouter_server.runtime.database import Database
 from llmrouter_server.runtime.maintenance import Maintenance
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 PATIENCE_S = 10
+POOL = "llmrouter"
 
 
 class Jobs:
@@ -40,6 +44,12 @@ class Jobs:
 
     async def second(self) -> None:
         self.done.append("second")
+
+
+async def stopped_in_time(maintenance: Maintenance) -> None:
+    """Stop it. Not with wait_for, whose own cancellation would help it to end."""
+    done, _ = await asyncio.wait({asyncio.create_task(maintenance.stop())}, timeout=PATIENCE_S)
+    assert done, "it did not stop"
 
 
 async def test_every_job_runs(database: Database) -> None:
@@ -73,7 +83,7 @@ async def test_stopped_in_the_middle_it_leaves_the_work_to_others(database: Data
     maintenance = Maintenance(database, stopped.mapping)
     await maintenance.start()
     await asyncio.wait_for(stopped.began.wait(), PATIENCE_S)
-    await asyncio.wait_for(maintenance.stop(), PATIENCE_S)
+    await stopped_in_time(maintenance)
     await Maintenance(database, other.mapping).run_once()
     assert (stopped.done, other.done) == ([], ["first", "second"])
 
@@ -86,10 +96,106 @@ async def test_without_a_database_nothing_is_done() -> None:
     assert jobs.done == []
 
 
-async def test_a_database_that_goes_away_in_the_middle_ends_the_round_and_nothing_else(database: Database) -> None:
+async def test_a_job_that_the_database_does_not_answer_ends_the_round_and_the_next_begins_after_it(
+    database: Database,
+) -> None:
+    jobs = Jobs(failing=errors.unavailable())
+    maintenance = Maintenance(database, jobs.mapping)
+    with pytest.raises(errors.DomainError, match="unavailable"):
+        await maintenance.run_once()
+    assert jobs.done == []
+    with pytest.raises(errors.DomainError, match="unavailable"):
+        await maintenance.run_once()
+    assert jobs.done == ["second"]
+
+
+async def test_after_such_a_round_it_goes_on(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintenance_room, "INTERVAL_S", 0.01)
     jobs = Jobs(failing=errors.unavailable())
     maintenance = Maintenance(database, jobs.mapping)
     await maintenance.start()
+    async with asyncio.timeout(PATIENCE_S):
+        while jobs.done.count("second") < 3:
+            await asyncio.sleep(0.01)
+    await stopped_in_time(maintenance)
+
+
+async def test_whatever_goes_wrong_with_a_round_the_next_one_comes(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(maintenance_room, "INTERVAL_S", 0.01)
+    monkeypatch.setattr(maintenance_room, "TRY_LOCK", "select what_there_is_not($1)")
+    jobs = Jobs()
+    maintenance = Maintenance(database, jobs.mapping)
+    await maintenance.start()
+    async with asyncio.timeout(PATIENCE_S):
+        while "maintenance failed" not in caplog.messages:
+            await asyncio.sleep(0.01)
+        monkeypatch.undo()
+        await jobs.began.wait()
+    await stopped_in_time(maintenance)
+
+
+@pytest.fixture
+async def lost(migrated_database: Callable[[], Awaitable[str]]) -> AsyncIterator[tuple[Database, Callable[[], Any]]]:
+    """A database of one's own, and what ends all its connections."""
+    url = await migrated_database()
+    database = Database(url, min_size=1, max_size=3)
+    await database.start()
+
+    async def lose() -> None:
+        connection = await asyncpg.connect(url)
+        await connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where application_name = $1 and datname = current_database()",
+            POOL,
+        )
+        await connection.close()
+
+    yield database, lose
+    await database.stop()
+
+
+async def test_it_can_be_stopped_in_the_middle_when_its_connection_is_lost_too(
+    lost: tuple[Database, Callable[[], Any]],
+) -> None:
+    database, lose = lost
+    jobs, other = Jobs(), Jobs()
+    jobs.held = asyncio.Event()
+    maintenance = Maintenance(database, jobs.mapping)
+    await maintenance.start()
     await asyncio.wait_for(jobs.began.wait(), PATIENCE_S)
-    await maintenance.stop()
+    await lose()
+    await stopped_in_time(maintenance)
+    await Maintenance(database, other.mapping).run_once()
+    assert (jobs.done, other.done) == ([], ["first", "second"])
+
+
+async def test_a_lost_connection_leaves_the_lock_to_others(lost: tuple[Database, Callable[[], Any]]) -> None:
+    database, lose = lost
+    jobs, other = Jobs(), Jobs()
+    jobs.held = asyncio.Event()
+    at_it = asyncio.create_task(Maintenance(database, jobs.mapping).run_once())
+    await asyncio.wait_for(jobs.began.wait(), PATIENCE_S)
+    await lose()
+    await Maintenance(database, other.mapping).run_once()
+    assert other.done == ["first", "second"]
+    jobs.held.set()
+    with pytest.raises(errors.DomainError, match="unavailable"):
+        await at_it
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=400), timedelta(days=-400), timedelta(days=1, minutes=1)])
+async def test_while_its_clock_is_wrong_it_does_nothing_that_goes_by_the_clock(
+    database: Database, jump: timedelta, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs, jumped = Jobs(), jump
+    maintenance = Maintenance(database, jobs.mapping, lambda: datetime.now(UTC) + jumped)
+    await maintenance.run_once()
     assert jobs.done == []
+    assert [record.message for record in caplog.records] == [
+        "no maintenance: the clocks here and of the database differ by more than a day"
+    ]
+    jumped = timedelta(hours=-23)
+    await maintenance.run_once()
+    assert jobs.done == ["first", "second"]

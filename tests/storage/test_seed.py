@@ -6,13 +6,13 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import asyncpg
+import pytest
 
+from llmrouter_server.runtime.database import Database
 from llmrouter_server.runtime.migrations import load
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from llmrouter_server.runtime.database import Database
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 PROVIDERS = {
     ("Local vLLM", 100, "local", False, "http://localhost:8000/v1"),
@@ -48,6 +48,15 @@ PRECISION | OpenRouter  | meta-llama/llama-3.1-405b-instruct             |  3.50
 PRECISION | OpenRouter  | google/gemini-pro-1.5                          |  1.25 |  5.00 |  600 | 9.2
 PRECISION | OpenAI      | gpt-4-turbo                                    | 10.00 | 30.00 |  800 | 9.4
 """
+
+
+@pytest.fixture(scope="module")
+async def database(migrated_database: Callable[[], Awaitable[str]]) -> AsyncIterator[Database]:
+    """One of its own: other tests add to the catalogue of theirs."""
+    database = Database(await migrated_database(), min_size=1, max_size=2)
+    await database.start()
+    yield database
+    await database.stop()
 
 
 async def test_the_7_providers_are_there_exactly(database: Database) -> None:

@@ -10,13 +10,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llmrouter_server.budget.store import STATE
+from llmrouter_server.runtime.database import Database
 from llmrouter_server.usage.period import Period
-from llmrouter_server.usage.store import DAYS, ENSURE_PARTITION, HOURS, LAST_ID, RECORDS, SPEND, SUMS
+from llmrouter_server.usage.store import (
+    DAYS,
+    ENSURE_PARTITION,
+    HOURS,
+    LAST_ID,
+    PRUNE_HOURLY,
+    PRUNE_REQUESTS,
+    RECORDS,
+    SPEND,
+    SUMS,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from llmrouter_server.runtime.database import Database
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 USER = uuid.uuid4()
 PERIOD = Period(date(2026, 2, 20), date(2026, 3, 20))
@@ -24,6 +33,26 @@ EVERYTHING = (None, None, None)
 SOME = (uuid.uuid4(), uuid.uuid4(), "ECO")
 MONTHS = [date(2025, 12, 1), date(2026, 1, 1), date(2026, 2, 1), date(2026, 3, 1), date(2026, 4, 1)]
 PLAN_MODES = ("force_custom_plan", "force_generic_plan")
+
+# 200 users of one model, each with 60 days, 120 hours, 4 months and 60 request ids.
+FILL = """
+create temporary table users as select gen_random_uuid() as id from generate_series(1, 200);
+create temporary table models as
+select id, provider_id, power_level from llm_models where model_name = 'gpt-4o';
+insert into llm_usage_daily
+select u.id, date '2026-02-01' + n, m.provider_id, m.id, m.power_level, 'PLATFORM', 1, 0, 1, 1, 1, 1, 1
+from users u cross join models m cross join generate_series(0, 59) n;
+insert into llm_usage_hourly
+select u.id, timestamptz '2026-02-01 00:00Z' + n * interval '12 hours', m.provider_id, m.id, m.power_level, 1, 0, 1,
+    1, 1, 1, 1
+from users u cross join models m cross join generate_series(0, 119) n;
+insert into llm_budget_ledger (user_id, month)
+select u.id, date '2025-12-01' + n * interval '1 month' from users u cross join generate_series(0, 3) n;
+insert into llm_usage_requests (user_id, request_id, usage_id, cost_usd, recorded_at)
+select u.id, n::text, gen_random_uuid(), 1, timestamptz '2026-02-01 00:00Z' + n * interval '1 day'
+from users u cross join generate_series(0, 59) n;
+analyze llm_usage_daily, llm_usage_hourly, llm_budget_ledger, llm_usage_requests;
+"""
 
 
 async def plan_of(connection: Any, query: str, *arguments: Any) -> str:
@@ -34,12 +63,23 @@ async def plan_of(connection: Any, query: str, *arguments: Any) -> str:
     return "\n".join(row[0] for row in plan)
 
 
-@pytest.fixture(params=PLAN_MODES)
-async def connection(request: pytest.FixtureRequest, database: Database) -> AsyncIterator[Any]:
-    """One that reads tables that are nearly empty as if they were large: in the order of an index, if there is one."""
-    async with database.transaction() as connection:
+@pytest.fixture(scope="module")
+async def filled_database(migrated_database: Callable[[], Awaitable[str]]) -> AsyncIterator[Database]:
+    """One of its own, whose sums are of many users and hours: in a table with a few rows, any index is as good."""
+    database = Database(await migrated_database(), min_size=1, max_size=2)
+    await database.start()
+    async with database.connection() as connection:
+        await connection.execute(FILL)
         for month in MONTHS:
             await connection.execute(ENSURE_PARTITION, month)
+    yield database
+    await database.stop()
+
+
+@pytest.fixture(params=PLAN_MODES)
+async def connection(request: pytest.FixtureRequest, filled_database: Database) -> AsyncIterator[Any]:
+    """One that reads the records, of which there are none, as if there were many: in the order of an index."""
+    async with filled_database.transaction() as connection:
         for choice in ("seqscan", "bitmapscan", "sort"):
             await connection.execute(f"set local enable_{choice} = off")
         await connection.execute(f"set local plan_cache_mode = {request.param}")
@@ -90,3 +130,12 @@ async def test_what_was_never_used_has_no_month_to_search(connection: Any) -> No
     future = Period(date(2040, 1, 1), date(2040, 1, 1) + timedelta(days=364))
     plan = await plan_of(connection, RECORDS, USER, future.start, future.end, LAST_ID, *EVERYTHING, None, 100)
     assert "llm_usage_logs_2" not in plan
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [(PRUNE_HOURLY, "llm_usage_hourly_hour"), (PRUNE_REQUESTS, "llm_usage_requests_recorded_at")],
+)
+async def test_what_is_too_old_is_found_by_its_time(connection: Any, query: str, index: str) -> None:
+    plan = await plan_of(connection, query, PERIOD.start, 5000)
+    assert re.search(rf"Index Scan using {index} [^\n]*\n\s*Index Cond: \(\w+ < ", plan)

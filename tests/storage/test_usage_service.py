@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import uuid
@@ -12,6 +13,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
+from custody import StubContext, calling
 from llmrouter.v2 import usage_service_pb2_grpc
 from llmrouter.v2.power_level_pb2 import ECO
 from llmrouter.v2.usage_pb2 import (
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
     from llmrouter_server.runtime.auth import TokenVerifier
     from llmrouter_server.runtime.database import Database
+    from llmrouter_server.runtime.interceptor import Context
     from llmrouter_server.usage.store import UsageStore
 
 NOW = datetime(2026, 3, 15, 12, 30, tzinfo=UTC)
@@ -281,6 +284,20 @@ async def test_an_export_says_so_itself_when_its_time_is_up(
     monkeypatch.setattr(usage_service, "LAST_WORDS_S", usage_service.EXPORT_S)
     await service.store.record([report(user, model, occurred_at=NOW) for _ in range(1001)])
     chunks = [chunk.data async for chunk in service.stub.ExportUsage(ExportUsageRequest(), **by(user))]
+    *rows, last = csv.reader(io.StringIO(b"".join(chunks).decode(), newline=""))
+    assert len(rows) == 1001
+    assert tuple(last) == INCOMPLETE
+
+
+async def test_an_export_says_so_itself_when_the_server_leaves(
+    service: Service, user: uuid.UUID, model: uuid.UUID
+) -> None:
+    await service.store.record([report(user, model, occurred_at=NOW) for _ in range(1001)])
+    now = asyncio.get_running_loop().time()
+    leaving = UsageService(service.store, quiet_recorder(service.store), lambda: NOW, lambda: now)
+    context = cast("Context", StubContext())
+    with calling(user):
+        chunks = [chunk.data async for chunk in leaving.ExportUsage(ExportUsageRequest(), context)]
     *rows, last = csv.reader(io.StringIO(b"".join(chunks).decode(), newline=""))
     assert len(rows) == 1001
     assert tuple(last) == INCOMPLETE

@@ -32,7 +32,7 @@ from llmrouter.v2 import (
 from llmrouter_server.runtime.envoy_config import EdgeParameters, envoy_command, render
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from pathlib import Path
 
     from google.protobuf.message import Message
@@ -115,12 +115,16 @@ class Call:
 
 
 class StandIn:
-    """Answers every RPC of the API with an empty message, or as the test says, and notes what came."""
+    """Answers every RPC of the API with an empty message, or as the test says, and notes what came.
+
+    A stream has one empty message, or the `parts` of the test.
+    """
 
     def __init__(self) -> None:
         self.port = 0
         self.calls: list[Call] = []
         self.answer: Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Message | None]] | None = None
+        self.parts: Callable[[grpc.aio.ServicerContext[Any, Any]], AsyncIterator[Message]] | None = None
         self.health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
 
@@ -150,12 +154,27 @@ class StandIn:
         request_class = message_factory.GetMessageClass(method.input_type)
         response_class = message_factory.GetMessageClass(method.output_type)
 
-        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        def note(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
             metadata = {str(key): value for key, value in context.invocation_metadata() or ()}
             self.calls.append(Call(method.name, request, metadata, context.time_remaining()))
+
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            note(request, context)
             answer = await self.answer(request, context) if self.answer else None
             return response_class() if answer is None else answer
 
+        async def stream(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            note(request, context)
+            if self.parts is None:
+                yield response_class()
+                return
+            async for part in self.parts(context):
+                yield part
+
+        if method.server_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                stream, request_class.FromString, response_class.SerializeToString
+            )
         return grpc.unary_unary_rpc_method_handler(call, request_class.FromString, response_class.SerializeToString)
 
 

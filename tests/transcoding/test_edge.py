@@ -607,6 +607,9 @@ async def test_the_check_agrees_with_pythons_json_and_the_descriptors(
     }[path[1]].DESCRIPTOR
     shared_edge.server.answer = None
     reply = await shared_edge.call(path[0], API + path[1], text)
+    if reply.status == 503:  # while Hypothesis thinks, nobody answers Envoy's health checks
+        await shared_edge.until_status(200, f"{API}/settings")
+        reply = await shared_edge.call(path[0], API + path[1], text)
     refused = reply.status == 400 and reply.json()["message"].startswith(("unknown field ", "the field ", "the body "))
     assert reply.status in (200, 400)
     assert refused is not acceptable(text, message), reply.body

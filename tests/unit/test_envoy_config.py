@@ -40,8 +40,9 @@ def test_parameters_reach_their_places() -> None:
     config = rendered(listen_address="[::1]:443", server_address="router.internal:50051", deadline_s=7)
     address = config["static_resources"]["listeners"][0]["address"]["socket_address"]
     assert address == {"address": "::1", "port_value": "443"}
-    route = manager(config)["route_config"]["virtual_hosts"][0]["routes"][0]
-    assert route["request_headers_to_add"][0]["header"] == {"key": "grpc-timeout", "value": "7S"}
+    routes = {route["name"]: route for route in manager(config)["route_config"]["virtual_hosts"][0]["routes"]}
+    for name in ("bearer", "cookie"):
+        assert routes[name]["request_headers_to_add"][0]["header"] == {"key": "grpc-timeout", "value": "7S"}
     endpoint = config["static_resources"]["clusters"][0]["load_assignment"]["endpoints"][0]["lb_endpoints"][0]
     assert endpoint["endpoint"]["address"]["socket_address"] == {"address": "router.internal", "port_value": "50051"}
 

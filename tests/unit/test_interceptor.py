@@ -29,6 +29,7 @@ from prometheus_client import REGISTRY
 from llmrouter.v2.error_reason_pb2 import ErrorReason
 from llmrouter.v2.routing_service_pb2 import RouteRequest, RouteResponse
 from llmrouter_server import errors
+from llmrouter_server.runtime import interceptor
 from llmrouter_server.runtime.auth import Caller, Role
 from llmrouter_server.runtime.interceptor import UNKNOWN_METHOD, CallInterceptor, CallRecord, current_caller
 from llmrouter_server.runtime.telemetry import JsonLines
@@ -337,6 +338,10 @@ async def read_stream(channel: grpc.aio.Channel, metadata: Metadata = AS_USER) -
     return came, None
 
 
+async def read_all(stream: Any) -> list[bytes]:
+    return [part async for part in stream]
+
+
 async def test_a_stream_comes_whole_and_is_logged_once(log: Log) -> None:
     async with streaming_server(streaming("a", "b", "c")) as channel:
         assert await read_stream(channel) == (["a", "b", "c"], None)
@@ -351,6 +356,55 @@ async def test_a_stream_that_breaks_says_so_after_what_came(log: Log) -> None:
     assert (got.code, got.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
     assert "hunter2" not in str(got)
     assert [line["code"] for line in log.lines()] == ["INTERNAL"]
+
+
+class Flood:
+    """A stream without an end; `sent` counts its parts."""
+
+    def __init__(self) -> None:
+        self.sent, self.ended = 0, asyncio.Event()
+
+    async def __call__(self, _: RouteRequest, __: Any) -> AsyncIterator[RouteResponse]:
+        try:
+            while True:
+                self.sent += 1
+                yield RouteResponse(decision_id="x" * 65_536)
+        finally:
+            self.ended.set()
+
+    async def until_nothing_is_taken(self) -> None:
+        before = -1
+        while self.sent != before:
+            before = self.sent
+            await asyncio.sleep(0.2)
+
+
+async def test_a_caller_that_hangs_up_on_a_stream_it_does_not_read_is_logged_as_cancelled(log: Log) -> None:
+    flood = Flood()
+    async with streaming_server(flood) as channel:
+        stream = channel.unary_stream(ROUTE)(b"", metadata=AS_USER)
+        await stream.read()
+        await flood.until_nothing_is_taken()
+        stream.cancel()
+        await asyncio.wait_for(flood.ended.wait(), PATIENCE_S)
+        line = await log.line()
+    assert (line["code"], line["reason"], line["user_id"]) == ("CANCELLED", None, str(USER.user_id))
+    assert not log.lines("unhandled exception")
+
+
+async def test_a_stream_that_its_caller_does_not_read_ends_by_the_servers_own_deadline(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interceptor, "LONGEST_STREAM_S", 0.5)
+    flood = Flood()
+    async with streaming_server(flood) as channel:
+        stream = channel.unary_stream(ROUTE)(b"", metadata=AS_USER)
+        line = await log.line()
+        await asyncio.wait_for(flood.ended.wait(), PATIENCE_S)
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await asyncio.wait_for(read_all(stream), PATIENCE_S)
+    assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert (line["code"], line["reason"]) == ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")
 
 
 async def test_a_stream_needs_a_token_too() -> None:

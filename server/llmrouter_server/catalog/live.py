@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from llmrouter_server import errors
 from llmrouter_server.runtime import telemetry
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ class LiveCatalog:
         self._store, self._is_told = store, is_told
         self._snapshot: Snapshot | None = None
         self._is_stale = True
-        self._loading = asyncio.Lock()
+        self._looking = asyncio.Lock()
+        self._begun = self._ended = 0
+        self._outcome: Snapshot | errors.DomainError = errors.unavailable()
         self._hit = telemetry.CACHE.labels("catalog", "hit")
         self._miss = telemetry.CACHE.labels("catalog", "miss")
 
@@ -47,16 +50,34 @@ class LiveCatalog:
         return await self._read()
 
     async def _read(self) -> Snapshot:
-        async with self._loading:
-            known = None if self._is_stale else self._snapshot
-            if known is not None and (self._is_told() or await self._store.catalog_number() == known.number):
-                return known
-            self._miss.inc()
-            self._is_stale = False  # before the query: a change that is told from here on is not in its answer
-            try:
-                self._snapshot = await self._store.load_snapshot()
-            except BaseException:
-                self._is_stale = True
-                raise
-            telemetry.CATALOG_SNAPSHOT.set(self._snapshot.number)
-            return self._snapshot
+        """Look at the database. All who come while a look is under way share the next one, its failure included.
+
+        They cannot share the one under way: it may have begun before a change that they must see.
+        """
+        begun = self._begun
+        async with self._looking:
+            if self._ended <= begun:
+                self._begun += 1
+                number = self._begun
+                try:
+                    self._outcome = self._snapshot = await self._look()
+                except errors.DomainError as error:
+                    self._outcome = error
+                self._ended = number
+            if isinstance(self._outcome, errors.DomainError):
+                raise self._outcome
+            return self._outcome
+
+    async def _look(self) -> Snapshot:
+        known = None if self._is_stale else self._snapshot
+        if known is not None and (self._is_told() or await self._store.catalog_number() == known.number):
+            return known
+        self._miss.inc()
+        self._is_stale = False  # before the query: a change that is told from here on is not in its answer
+        try:
+            snapshot = await self._store.load_snapshot()
+        except BaseException:
+            self._is_stale = True
+            raise
+        telemetry.CATALOG_SNAPSHOT.set(snapshot.number)
+        return snapshot

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmrouter_server import errors
 from llmrouter_server.catalog.store import CatalogStore
-from llmrouter_server.routing.record import EPOCH, choices_of
+from llmrouter_server.routing.record import EPOCH, choices_of, record_from_row
 from llmrouter_server.routing.store import RoutingStore
 from llmrouter_server.runtime.command import CommandError
 from llmrouter_server.runtime.database import Database, DatabaseUnusableError
 from llmrouter_server.runtime.fields import NIL
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
     from uuid import UUID
 
     from llmrouter_server.catalog.snapshot import Snapshot
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 PAGE = 500
 MAX_SNAPSHOTS = 8
 """How many are kept in memory; decisions come in the order of time, so the newest ones are used most."""
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What comes of reading and making again a row that somebody else has written."""
+
+
+class DiffersError(Exception):
+    """A decision does not come out as it was answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,7 @@ class Replay:
     """What came of it. Deltas are sums over the changed decisions, new primary less old one."""
 
     replayed: int = 0
+    """Decisions that were made again."""
     differing: list[UUID] = field(default_factory=list)
     """Decisions that do not come out as they were answered: there must be none."""
     without_snapshot: int = 0
@@ -96,32 +103,42 @@ class Replayer:
     ) -> Replay:
         """Make the decisions of a period again and compare. With `weights`, also make them with these."""
         replay = Replay()
-        async for record in self._records(since, before):
-            replay.replayed += 1
+        async for row in self._rows(since, before):
             try:
-                snapshot = await self._snapshot(record.snapshot_number)
+                change = await self._again(row, weights)
             except errors.DomainError as error:
                 if error.reason != "RESOURCE_NOT_FOUND":
                     raise
                 replay.without_snapshot += 1
                 continue
-            again = record.facts.decide(snapshot.models)
-            if not _is_same(record, again):
-                replay.differing.append(record.id)
-            elif weights is not None:
-                other = replace(record.facts, weights=weights).decide(snapshot.models)
-                change = Change(record.id, again.ranked[0], other.ranked[0])
-                if change.before.model.model_id != change.after.model.model_id:
+            except (*UNREADABLE, DiffersError):
+                replay.differing.append(row["id"])
+            else:
+                if change is not None:
                     replay.add(change)
                     changed(change)
+            replay.replayed += 1
         return replay
 
-    async def _records(self, since: datetime, before: datetime) -> AsyncIterator[DecisionRecord]:
+    async def _again(self, row: Mapping[str, Any], weights: Weights | None) -> Change | None:
+        """Make one again and return what the weights would change; DiffersError."""
+        record = record_from_row(row)
+        snapshot = await self._snapshot(record.snapshot_number)
+        again = record.facts.decide(snapshot.models)
+        if not _is_same(record, again):
+            raise DiffersError
+        if weights is None:
+            return None
+        other = replace(record.facts, weights=weights).decide(snapshot.models)
+        change = Change(record.id, again.ranked[0], other.ranked[0])
+        return change if change.before.model.model_id != change.after.model.model_id else None
+
+    async def _rows(self, since: datetime, before: datetime) -> AsyncIterator[Mapping[str, Any]]:
         after: tuple[datetime, UUID] = (max(since, EPOCH), NIL)
         while page := await self._store.list_decisions(after, before, PAGE):
-            for record in page:
-                yield record
-            after = (page[-1].decided_at, page[-1].id)
+            for row in page:
+                yield row
+            after = (page[-1]["decided_at"], page[-1]["id"])
 
     async def _snapshot(self, number: int) -> Snapshot:
         if number not in self._snapshots:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmrouter_server import errors
 from llmrouter_server.routing.record import moment_of, record_from_row
@@ -10,7 +10,7 @@ from llmrouter_server.routing.state import UserState
 from llmrouter_server.settings.store import preferences_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import date, datetime
     from uuid import UUID
 
@@ -86,11 +86,13 @@ class RoutingStore:
             raise errors.not_found("decision")
         return record_from_row(row)
 
-    async def list_decisions(self, after: tuple[datetime, UUID], before: datetime, limit: int) -> list[DecisionRecord]:
-        """Return decisions after one and before a moment, oldest first."""
+    async def list_decisions(
+        self, after: tuple[datetime, UUID], before: datetime, limit: int
+    ) -> Sequence[Mapping[str, Any]]:
+        """Return decisions after one and before a moment, oldest first, as they are stored: for record_from_row."""
         async with self._database.connection() as connection:
-            rows = await connection.fetch(LIST_DECISIONS, *after, before, limit)
-        return [record_from_row(row) for row in rows]
+            rows: Sequence[Mapping[str, Any]] = await connection.fetch(LIST_DECISIONS, *after, before, limit)
+        return rows
 
     async def make_partitions(self, days: Collection[date]) -> None:
         """Make the partitions of these days."""

@@ -85,10 +85,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 response: bytes = write(await one(_read(read, sent), context))  # type: ignore[misc] # it is not None
             return response
 
-        async def answer_many(sent: bytes, context: Context) -> AsyncIterator[bytes]:
+        async def answer_many(sent: bytes, context: Context) -> None:
+            """Send the parts here, and not as a generator, so that what ends the sending is seen here too."""
             async with self._answering(method, context, LONGEST_STREAM_S):
-                async for part in many(_read(read, sent), context):  # type: ignore[misc] # it is not None
-                    yield write(part)
+                parts = many(_read(read, sent), context)  # type: ignore[misc] # it is not None
+                async with contextlib.aclosing(parts):
+                    async for part in parts:
+                        await context.write(write(part))
 
         if one is None:
             return grpc.unary_stream_rpc_method_handler(answer_many)
@@ -109,11 +112,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             error = raised
         except TimeoutError:
             error = errors.deadline_exceeded() if deadline.expired() else errors.unavailable()
-        except asyncio.CancelledError as raised:
-            if _is_cancelled():
+        except (asyncio.CancelledError, grpc.aio.InternalError) as raised:
+            # The second is what gRPC raises when nobody is there any more to be sent anything.
+            if isinstance(raised, grpc.aio.InternalError) or _is_cancelled():
                 late = "DEADLINE_EXCEEDED" if _time_left(context, longest_s) <= 0 else None
                 record.write(late or "CANCELLED", late)
-                raise
+                raise asyncio.CancelledError from None
             error = record.fault(raised)
         except Exception as raised:  # noqa: BLE001 - it is logged
             error = record.fault(raised)

@@ -26,7 +26,8 @@ RETRY_DELAY_S = 0.5
 class Notifications:
     """Calls a listener for each notification. While `is_live` is false, some may be missed.
 
-    `on_live` is called whenever it becomes live, after LISTEN: whatever was remembered from before must be forgotten.
+    `on_live` is called whenever it becomes live, after LISTEN, and after a notification that could not be read:
+    whatever was remembered from before must be forgotten.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Notifications:
     ) -> None:
         self._url, self._listeners, self._on_live = url, listeners, on_live
         self._task: asyncio.Task[None] | None = None
+        self._is_stopping = False
         self.is_live = False
 
     async def start(self) -> None:
@@ -45,25 +47,28 @@ class Notifications:
         first = asyncio.Event()
         self._task = asyncio.create_task(self._keep_listening(first), name="notifications")
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(first.wait(), CONNECT_TIMEOUT_S)
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await first.wait()
 
     async def stop(self) -> None:
         """Stop listening."""
+        self._is_stopping = True
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
     async def _keep_listening(self, first: asyncio.Event) -> None:
-        while True:
+        while not self._is_stopping:  # the driver may answer a cancellation with an error of its own
             try:
                 await self._listen(first)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                if self.is_live:
-                    log.warning("the connection for notifications is lost", extra={"error": type(error).__name__})
-            self._tell(live=False)
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+                pass  # whatever it is, the database watcher tells it better
+            except Exception:
+                log.exception("the connection for notifications failed")
             first.set()
-            await asyncio.sleep(RETRY_DELAY_S)
+            if not self._is_stopping:
+                await asyncio.sleep(RETRY_DELAY_S)
 
     async def _listen(self, first: asyncio.Event) -> None:
         connection: Any = await asyncpg.connect(
@@ -87,16 +92,23 @@ class Notifications:
             first.set()
             while not lost.is_set():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(lost.wait(), PING_INTERVAL_S)
-                    return
+                    async with asyncio.timeout(PING_INTERVAL_S):
+                        await lost.wait()
+                        return
                 await connection.execute("select 1")
         finally:
             self._tell(live=False)
             connection.terminate()
 
     def _heard(self, _connection: object, _pid: int, channel: str, payload: str) -> None:
-        self._listeners[channel](payload)
+        try:
+            self._listeners[channel](payload)
+        except Exception:
+            log.exception("a notification cannot be read; all is read again", extra={"channel": channel})
+            self._on_live()
 
     def _tell(self, *, live: bool) -> None:
+        if live != self.is_live and not self._is_stopping:
+            log.warning("changes are heard of" if live else "changes are not heard of; every use looks for them")
         self.is_live = live
         telemetry.NOTIFICATIONS_LIVE.set(int(live))

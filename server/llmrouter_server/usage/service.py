@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from datetime import UTC
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -52,8 +53,15 @@ LAST_WORDS_S = 2.0
 class UsageService(usage_service_pb2_grpc.UsageServiceServicer):
     """Usage: users read their own, services record it."""
 
-    def __init__(self, store: UsageStore, recorder: UsageRecorder, now: Callable[[], datetime]) -> None:
-        self._store, self._recorder, self._now = store, recorder, now
+    def __init__(
+        self,
+        store: UsageStore,
+        recorder: UsageRecorder,
+        now: Callable[[], datetime],
+        leaves_at: Callable[[], float] = lambda: math.inf,
+    ) -> None:
+        """`leaves_at` tells when this process will end what is not done by then, in the loop's time."""
+        self._store, self._recorder, self._now, self._leaves_at = store, recorder, now, leaves_at
 
     async def GetUsage(
         self, request: usage_service_pb2.GetUsageRequest, _context: Context
@@ -102,11 +110,11 @@ class UsageService(usage_service_pb2_grpc.UsageServiceServicer):
         fields.done()
 
         # Nobody would see that a stream broke off, once it is JSON's: it must have time left to say so itself.
-        time_left = min(EXPORT_S, context.time_remaining() or EXPORT_S) - LAST_WORDS_S
-        ends_at = asyncio.get_running_loop().time() + time_left
+        ends_at = asyncio.get_running_loop().time() + min(EXPORT_S, context.time_remaining() or EXPORT_S)
 
         async def read(before: Place | None) -> Sequence[StoredRecord]:
-            async with asyncio.timeout_at(ends_at if before else None):
+            last_words_at = min(ends_at, self._leaves_at()) - LAST_WORDS_S
+            async with asyncio.timeout_at(last_words_at if before else None):
                 return await self._store.records(user_id, period, only, status=status, before=before, limit=PAGE_ROWS)
 
         name = f"llmrouter-usage-{period.first}-{period.last}.csv"

@@ -186,8 +186,8 @@ class RecordUsageRequest(_message.Message):
     user_id: _builtins.str
     """UUID of the user who used it."""
     request_id: _builtins.str
-    """The caller's own id of the attempt, 1 to 128 printable ASCII characters, unique for each user: makes recording
-    safe to repeat.
+    """The caller's own id of the attempt, 1 to 128 printable ASCII characters without spaces, unique for each user: makes
+    recording safe to repeat.
     """
     model_id: _builtins.str
     """UUID of the model that was used."""

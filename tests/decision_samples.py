@@ -1,0 +1,88 @@
+"""Decisions for tests, made as Route makes them, and the stores and the log that keep them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import uuid_utils.compat as uuid_utils
+
+from llmrouter_server.catalog.snapshot import PowerLevel
+from llmrouter_server.catalog.store import CatalogStore
+from llmrouter_server.routing.eligibility import Need
+from llmrouter_server.routing.log import DecisionLog
+from llmrouter_server.routing.record import DecisionRecord, Facts, choices_of
+from llmrouter_server.routing.scoring import ONE_MILLION_EACH, Weights
+from llmrouter_server.routing.store import RoutingStore
+from llmrouter_server.runtime.database import Database
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from datetime import datetime
+
+    from llmrouter_server.catalog.snapshot import Snapshot
+    from llmrouter_server.routing.selection import Decision
+
+FACTS = Facts(Need(PowerLevel.BALANCED), Weights(), ONE_MILLION_EACH, "balanced", 3, task_type="chat")
+PATIENCE_S = 10
+
+
+@dataclass
+class House:
+    """A database with what keeps decisions in it."""
+
+    url: str
+    database: Database
+    store: RoutingStore
+    catalog: CatalogStore
+
+    async def keep(self, *decided: tuple[DecisionRecord, Decision]) -> None:
+        """Write decisions as Route does."""
+        log = DecisionLog(self.store)
+        await log.start()
+        for record, decision in decided:
+            log.add(record, decision.ranked)
+        await log.stop()
+        assert not [record for record, _ in decided if log.find(record.id)]
+
+    async def execute(self, statement: str, *values: object) -> None:
+        async with self.database.connection() as connection:
+            await connection.execute(statement, *values)
+
+
+@contextlib.asynccontextmanager
+async def keeping(url: str) -> AsyncIterator[House]:
+    database = Database(url, min_size=1, max_size=5)
+    await database.start()
+    yield House(url, database, RoutingStore(database), CatalogStore(database))
+    await database.stop()
+
+
+def decided(snapshot: Snapshot, facts: Facts = FACTS, at: datetime | None = None) -> tuple[DecisionRecord, Decision]:
+    """Decide for somebody new, now or at that moment."""
+    decision = facts.decide(snapshot.models)
+    record = DecisionRecord(
+        id=id_at(at) if at else uuid_utils.uuid7(),
+        user_id=uuid.uuid4(),
+        snapshot_number=snapshot.number,
+        facts=facts,
+        choices=choices_of(decision, facts.fallback_count),
+        degraded=decision.degraded,
+    )
+    return record, decision
+
+
+def id_at(at: datetime) -> uuid.UUID:
+    """Make a UUIDv7 of that moment."""
+    milliseconds = int(at.timestamp() * 1000)
+    return uuid.UUID(int=(milliseconds << 80) | (7 << 76) | (2 << 62) | uuid.uuid4().int & (1 << 62) - 1)
+
+
+async def written(log: DecisionLog, record: DecisionRecord) -> None:
+    """Wait until it is not waiting any more."""
+    async with asyncio.timeout(PATIENCE_S):
+        while log.find(record.id) is not None:
+            await asyncio.sleep(0.01)
