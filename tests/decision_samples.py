@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import uuid_utils.compat as uuid_utils
@@ -15,7 +15,7 @@ from llmrouter_server.catalog.store import CatalogStore
 from llmrouter_server.routing.eligibility import Need
 from llmrouter_server.routing.log import DecisionLog
 from llmrouter_server.routing.record import DecisionRecord, Facts, choices_of
-from llmrouter_server.routing.scoring import ONE_MILLION_EACH, Weights
+from llmrouter_server.routing.scoring import ONE_MILLION_EACH, Tokens, Weights
 from llmrouter_server.routing.store import RoutingStore
 from llmrouter_server.runtime.database import Database
 
@@ -81,8 +81,25 @@ def id_at(at: datetime) -> uuid.UUID:
     return uuid.UUID(int=(milliseconds << 80) | (7 << 76) | (2 << 62) | uuid.uuid4().int & (1 << 62) - 1)
 
 
-async def written(log: DecisionLog, record: DecisionRecord) -> None:
+async def keep_four(house: House) -> None:
+    """Keep four decisions of users without keys. After each arrow: what would be chosen by quality alone."""
+    snapshot = await house.catalog.load_snapshot()
+    small = replace(FACTS, tokens=Tokens(2000, 1000))
+    await house.keep(
+        # Qwen 2.5 32B (free, 200 ms, 7.5) -> Llama 3.1 405B (0.10 and 0.10, 400 ms, 9.0)
+        decided(snapshot, replace(small, need=Need(PowerLevel.ECO))),
+        # Qwen 2.5 72B (0.35 and 0.40, 350 ms, 8.8) -> DeepSeek V3 (0.27 and 1.10, 400 ms, 9.0; Llama 3.3 is as good,
+        # but comes later by its name)
+        decided(snapshot, replace(FACTS, need=Need(PowerLevel.BALANCED))),
+        # Gemini 2.0 Flash Thinking (free, 1500 ms, 9.4) -> DeepSeek R1 (0.55 and 2.19, 3500 ms, 9.7)
+        decided(snapshot, replace(FACTS, need=Need(PowerLevel.PRECISION))),
+        # only Qwen 2.5 32B is left
+        decided(snapshot, replace(FACTS, need=Need(PowerLevel.ECO, free_only=True))),
+    )
+
+
+async def written(log: DecisionLog, decision_id: uuid.UUID) -> None:
     """Wait until it is not waiting any more."""
     async with asyncio.timeout(PATIENCE_S):
-        while log.find(record.id) is not None:
+        while log.find(decision_id) is not None:
             await asyncio.sleep(0.01)

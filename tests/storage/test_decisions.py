@@ -57,7 +57,7 @@ async def test_a_decision_is_found_while_it_waits_and_after_it_is_written(house:
     record, decision = decided(await house.catalog.load_snapshot())
     log.add(record, decision.ranked)
     assert log.find(record.id) == record
-    await written(log, record)
+    await written(log, record.id)
     assert await house.store.find_decision(record.id) == record
 
 
@@ -102,7 +102,7 @@ async def test_what_could_not_be_written_is_written_when_the_database_is_back(
             await asyncio.sleep(0.01)
     assert log.find(record.id) == record
     away.is_away = False
-    await written(log, record)
+    await written(log, record.id)
     await log.stop()
     assert await away.find_decision(record.id) == record
 
@@ -121,7 +121,7 @@ async def test_a_connection_that_breaks_in_the_middle_loses_none(house: House, m
             if number % 100 == 50:
                 await asyncio.sleep(decision_log.GATHER_S)  # it writes about now
                 proxy.hang_up()
-        await written(log, records[-1][0])
+        await written(log, records[-1][0].id)
         await log.stop()
         await database.stop()
     assert [record for record, _ in records if not await is_kept(house, record)] == []
@@ -146,7 +146,7 @@ async def test_what_was_written_though_the_answer_was_lost_is_no_trouble(
         while lossy.tries < 2:
             await asyncio.sleep(0.01)
     lossy.is_away = False
-    await written(log, record)
+    await written(log, record.id)
     await log.stop()
     assert await is_kept(house, record)
     assert (dropped(), caplog.messages) == (before, [])
@@ -206,12 +206,12 @@ async def test_one_that_cannot_be_written_takes_no_other_with_it(
     for record, (_, decision) in zip(records, good, strict=True):
         log.add(record, decision.ranked)
     for record in records:
-        await written(log, record)
+        await written(log, record.id)
     assert [await is_kept(house, record) for record in records] == [number != 7 for number in range(20)]
     assert dropped() == before + 1
     later, decision = decided(snapshot)
     log.add(later, decision.ranked)
-    await written(log, later)
+    await written(log, later.id)
     assert await is_kept(house, later)
 
 
@@ -233,7 +233,7 @@ async def test_a_new_day_begins_without_anybody_having_made_its_partition(house:
     records = [decided(snapshot, at=midnight + timedelta(milliseconds=each)) for each in (-1, 0, 1)]
     for record, decision in records:
         log.add(record, decision.ranked)
-    await written(log, records[-1][0])
+    await written(log, records[-1][0].id)
     assert [await is_kept(house, record) for record, _ in records] == [True] * 3
 
 
@@ -242,7 +242,7 @@ async def test_a_partition_that_has_gone_is_made_again(house: House, log: Decisi
     for _ in range(2):
         record, decision = decided(snapshot, at=at)
         log.add(record, decision.ranked)
-        await written(log, record)
+        await written(log, record.id)
         assert await is_kept(house, record)
         await house.execute("drop table llm_decisions_2032_05_06")
 

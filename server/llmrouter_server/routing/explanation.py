@@ -93,8 +93,8 @@ def _detail(model: CatalogModel, reason: Exclusion, need: Need) -> str:
         Exclusion.PROVIDER_DISABLED: f"{model.provider_name} is disabled",
         Exclusion.POWER_LEVEL: f"is {model.power_level.name}, {need.power_level.name} was routed for",
         Exclusion.OVER_BUDGET: (
-            f"costs {model.input_cost_per_1m:g} and {model.output_cost_per_1m:g} US dollars per million input and "
-            "output tokens, and the month's budget is used up"
+            f"costs {_price(model.input_cost_per_1m)} and {_price(model.output_cost_per_1m)} US dollars per million "
+            "input and output tokens, and the month's budget is used up"
         ),
         Exclusion.KEY_REQUIRED: f"{model.provider_name} needs a key of the user's own, and there is no active one",
         Exclusion.KEY_FAILING: f"{model.provider_name} refused the user's key in the last 15 minutes",
@@ -102,3 +102,8 @@ def _detail(model: CatalogModel, reason: Exclusion, need: Need) -> str:
         Exclusion.CONTEXT_TOO_SMALL: (f"holds {model.max_context_tokens} tokens, {need.context_tokens} were asked for"),
         Exclusion.PROVIDER_UNHEALTHY: f"{model.provider_name} is unhealthy",
     }[reason]
+
+
+def _price(dollars: float) -> str:
+    """Write a price, which has at most four decimals."""
+    return f"{dollars:.4f}".rstrip("0").rstrip(".")

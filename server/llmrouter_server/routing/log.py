@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from llmrouter_server import errors
 from llmrouter_server.routing.record import facts_to_json, outcome_to_json
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from llmrouter_server.routing.scoring import Scored
     from llmrouter_server.routing.store import RoutingStore
 
+    Waiting: TypeAlias = tuple[DecisionRecord, Sequence[Scored], float]
+    """A decision, its candidates, and since when it waits."""
+
 log = logging.getLogger(__name__)
 
 KEPT_DAYS = 30
@@ -29,6 +32,7 @@ GATHER_S = 0.1
 """How long decisions are gathered before they are written together."""
 RETRY_DELAY_S = 1.0
 STOP_TIMEOUT_S = 5.0
+CANCEL_TIMEOUT_S = 1.0
 
 
 class DecisionLog:
@@ -36,7 +40,7 @@ class DecisionLog:
 
     def __init__(self, store: RoutingStore) -> None:
         self._store = store
-        self._waiting: dict[UUID, tuple[DecisionRecord, Sequence[Scored], float]] = {}
+        self._waiting: dict[UUID, Waiting] = {}
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
@@ -55,8 +59,9 @@ class DecisionLog:
         self._wake.set()
         if self._writer is not None:
             _, unfinished = await asyncio.wait({self._writer}, timeout=STOP_TIMEOUT_S)
-            for task in unfinished:
-                task.cancel()
+            if unfinished:
+                self._writer.cancel()
+                await asyncio.wait(unfinished, timeout=CANCEL_TIMEOUT_S)
         if self._waiting:
             log.warning("decisions could not be kept", extra={"count": len(self._waiting)})
             self._dropped.inc(len(self._waiting))
@@ -85,39 +90,52 @@ class DecisionLog:
             if not self._waiting and not self._stopping.is_set():
                 self._wake.clear()
 
-    async def _store_batch(self, batch: Sequence[tuple[DecisionRecord, Sequence[Scored], float]]) -> bool:
+    async def _store_batch(self, batch: Sequence[Waiting]) -> bool:
         """Write a batch and return whether it is done with."""
-        days = {record.decided_at.date() for record, _, _ in batch}
-        columns = list(
-            zip(
-                *(
-                    (
-                        record.id,
-                        record.decided_at,
-                        record.user_id,
-                        record.snapshot_number,
-                        facts_to_json(record.facts, ranked),
-                        outcome_to_json(record),
-                    )
-                    for record, ranked, _ in batch
-                ),
-                strict=True,
-            )
-        )
         self._batch_size.observe(len(batch))
         self._queue_seconds.observe(time.perf_counter() - batch[0][2])
         try:
-            await self._store.write_decisions(columns, days - self._known_days)
+            await self._store_all(batch)
         except errors.DomainError:
             return False  # the database is away
-        except Exception:
-            log.exception("decisions could not be kept", extra={"count": len(batch)})
-            self._dropped.inc(len(batch))
-        else:
-            self._known_days |= days
+        except Exception:  # noqa: BLE001 - which of them is to blame is found out, and logged
+            return await self._store_each(batch)
+        return True
+
+    async def _store_each(self, batch: Sequence[Waiting]) -> bool:
+        """Write each alone, so that one bad record does not take the others with it."""
+        self._known_days.clear()  # or it was a partition that is not there any more
+        last_error, dropped = None, 0
+        for each in batch:
+            try:
+                await self._store_all([each])
+            except errors.DomainError:
+                return False
+            except Exception as error:  # noqa: BLE001 - it is logged below, once for all of them
+                last_error, dropped = error, dropped + 1
+                del self._waiting[each[0].id]
+        if last_error is not None:
+            log.error("decisions could not be kept", exc_info=last_error, extra={"count": dropped})
+            self._dropped.inc(dropped)
+        return True
+
+    async def _store_all(self, batch: Sequence[Waiting]) -> None:
+        days = {record.decided_at.date() for record, _, _ in batch}
+        rows = (
+            (
+                record.id,
+                record.decided_at,
+                record.user_id,
+                record.snapshot_number,
+                facts_to_json(record.facts, ranked),
+                outcome_to_json(record),
+            )
+            for record, ranked, _ in batch
+        )
+        await self._store.write_decisions(list(zip(*rows, strict=True)), days - self._known_days)
+        self._known_days |= days
         for record, _, _ in batch:
             del self._waiting[record.id]
-        return True
 
     async def _pause(self, seconds: float) -> None:
         try:

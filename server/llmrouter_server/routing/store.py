@@ -35,7 +35,8 @@ INSERT_DECISIONS = """
 insert into llm_decisions (id, decided_at, user_id, snapshot_number, facts, outcome)
 select d.id, d.decided_at, d.user_id, d.snapshot_number, d.facts::jsonb, d.outcome::jsonb
 from unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::bigint[], $5::text[], $6::text[])
-    as d (id, decided_at, user_id, snapshot_number, facts, outcome)"""
+    as d (id, decided_at, user_id, snapshot_number, facts, outcome)
+on conflict (id, decided_at) do nothing"""
 FIND_DECISION = """
 select id, decided_at, user_id, snapshot_number, facts, outcome from llm_decisions where id = $1 and decided_at = $2"""
 LIST_DECISIONS = """
@@ -71,7 +72,10 @@ class RoutingStore:
         )
 
     async def write_decisions(self, columns: Sequence[Sequence[object]], days: Collection[date]) -> None:
-        """Store decisions, given as the columns of INSERT_DECISIONS, making the partitions of these days first."""
+        """Store decisions, given as the columns of INSERT_DECISIONS, making the partitions of these days first.
+
+        Those that are there already, because the answer of an earlier try was lost, stay as they are.
+        """
         async with self._database.transaction() as connection:
             for day in sorted(days):
                 await connection.execute(ENSURE_PARTITION, day)
