@@ -1,4 +1,4 @@
-"""A network between a server and its database that can be slow, or dead without a word."""
+"""A network between a client and a server, mostly a database, that can be slow, or dead without a word."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import contextlib
 
 
 class Proxy:
-    """Stands between a client and Postgres at a URL; can be slow, or stop forwarding without hanging up."""
+    """Stands between a client and a server on loopback, whose URL is `scheme://...:port/...`.
+
+    It can be slow, stop forwarding without hanging up, and hang up on the next few who come.
+    """
 
     def __init__(self, url: str) -> None:
         self._target = int(url.rpartition(":")[2].partition("/")[0])
         self._url = url
         self.is_stalled = False
         self.delay_s = 0.0
-        self.connections = 0
+        self.connections = self.refusals = 0
         self._writers: list[asyncio.StreamWriter] = []
 
     async def __aenter__(self) -> Proxy:  # noqa: PYI034 - never subclassed
@@ -33,12 +36,20 @@ class Proxy:
         self._writers.clear()
 
     @property
+    def port(self) -> int:
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    @property
     def url(self) -> str:
-        port = self._server.sockets[0].getsockname()[1]
-        return self._url.replace(f":{self._target}/", f":{port}/")
+        return self._url.replace(f":{self._target}/", f":{self.port}/")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        if self.refusals:
+            self.refusals -= 1
+            writer.transport.abort()
+            return
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 import uuid
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,23 +18,27 @@ import pytest
 from cryptography.fernet import Fernet
 
 from conftest import make_open_folder
-from llmrouter import AsyncClient, LlmrouterError
+from llmrouter import AsyncClient, LlmrouterError, Unavailable
 from llmrouter.v2.model_service_pb2 import ListModelsRequest
 from llmrouter.v2.routing_service_pb2 import RouteRequest
 from llmrouter.v2.settings_service_pb2 import GetSettingsRequest
 from llmrouter.v2.usage_service_pb2 import BatchRecordUsageRequest, RecordUsageRequest
+from llmrouter_server.runtime import migrations
 from llmrouter_server.runtime.dev_identity import DevIdentity
 from llmrouter_server.runtime.local_ports import free_ports
+from llmrouter_server.runtime.postgres import EmbeddedPostgres
 from proxy import Proxy
 from server_process import server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
     from llmrouter_server.runtime.dev_identity import RoleName
 
 DEADLINE_S = 10.0
 RECOVERY_S = 15.0
+SLOW_S, WARM_CALLS = 0.1, 200
 PASSING = {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
 
 
@@ -104,9 +109,15 @@ async def outcome(call: Any) -> str:
 
 async def test_a_slow_database_slows_what_needs_it_and_no_warm_route(place: Place) -> None:
     async with place.client() as client:
-        await client.routing.Route(RouteRequest())
-        place.proxy.delay_s = 0.2
+        await until_it_answers(client)
+        place.proxy.delay_s = SLOW_S
+        started = time.monotonic()
         assert await outcome(client.settings.GetSettings(GetSettingsRequest(), timeout=DEADLINE_S)) == "OK"
+        assert time.monotonic() - started > SLOW_S
+        started = time.monotonic()
+        for _ in range(WARM_CALLS):
+            assert await outcome(client.routing.Route(RouteRequest(), timeout=DEADLINE_S)) == "OK"
+        assert time.monotonic() - started < WARM_CALLS * SLOW_S  # a single query each would take twice that
         place.proxy.delay_s = 0.0
         await until_it_answers(client)
 
@@ -123,7 +134,7 @@ async def test_a_database_that_stalls_is_unavailable_within_the_deadline_and_rec
         await until_it_answers(client)
 
 
-@pytest.mark.parametrize("place", [{"DB_POOL_MIN": "1", "DB_POOL_MAX": "2"}], indirect=True)
+@pytest.mark.parametrize("place", [{"DB_POOL_MIN": "1", "DB_POOL_MAX": most} for most in "12"], indirect=True)
 async def test_with_too_few_connections_everybody_is_answered_within_the_deadline(place: Place) -> None:
     place.proxy.delay_s = 0.02
     async with contextlib.AsyncExitStack() as stack:
@@ -133,6 +144,81 @@ async def test_with_too_few_connections_everybody_is_answered_within_the_deadlin
         assert "OK" in answers
         place.proxy.delay_s = 0.0
         await until_it_answers(strangers[0])
+
+
+class Traffic:
+    """Warm users who route all the time and try nothing twice; what each was answered."""
+
+    def __init__(self, place: Place, users: int) -> None:
+        self._place, self._users = place, users
+        self.failures: Counter[type[LlmrouterError]] = Counter()
+        self.decisions: list[str] = []
+        self._stop = asyncio.Event()
+
+    async def __aenter__(self) -> Traffic:  # noqa: PYI034 - never subclassed
+        self._tasks = [asyncio.create_task(self._route(uuid.uuid4())) for _ in range(self._users)]
+        await self.more(self._users)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stop.set()
+        await asyncio.gather(*self._tasks)
+
+    async def more(self, answers: int) -> None:
+        """Wait until so many more were answered well."""
+        known = len(self.decisions)
+        async with asyncio.timeout(RECOVERY_S):
+            while len(self.decisions) < known + answers:
+                await asyncio.sleep(0.01)
+
+    async def _route(self, user: uuid.UUID) -> None:
+        async with self._place.client(user=user) as client:
+            while not self._stop.is_set():
+                try:
+                    answer = await client.routing.Route(RouteRequest())
+                except LlmrouterError as error:
+                    self.failures[type(error)] += 1
+                    await asyncio.sleep(0.05)
+                else:
+                    self.decisions.append(answer.decision_id)
+                    await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("how", ["at once", "by a crash"])
+async def test_while_the_database_restarts_routes_are_unavailable_at_worst_and_no_decision_is_lost(
+    open_folder: Path, how: str
+) -> None:
+    postgres = EmbeddedPostgres(open_folder / "postgres", durable=False)
+    await postgres.start()
+    try:
+        await migrations.migrate(postgres.url, say=lambda _: None)
+        identity, [port] = DevIdentity.load_or_create(open_folder / "identity"), free_ports(1)
+        async with (
+            Proxy(postgres.url) as proxy,
+            server(open_folder, proxy.url, identity, port, Fernet.generate_key().decode()) as address,
+        ):
+            place = Place(postgres.url, proxy, identity, address, lambda: listener_of(port))
+            async with Traffic(place, 20) as traffic:
+                await traffic.more(100)
+                if how == "by a crash":
+                    postgres.server.signal(signal.SIGQUIT)
+                await postgres.stop()
+                await asyncio.sleep(1)
+                await postgres.start()
+                await traffic.more(1000)
+            assert set(traffic.failures) == {Unavailable}
+            await until_kept(place, traffic.decisions)
+    finally:
+        await postgres.stop()
+
+
+async def until_kept(place: Place, decisions: list[str]) -> None:
+    """Wait until every decision that was answered is in the database."""
+    connection = await asyncpg.connect(place.url)
+    async with asyncio.timeout(RECOVERY_S):
+        while set(decisions) - {str(row["id"]) for row in await connection.fetch("select id from llm_decisions")}:
+            await asyncio.sleep(0.1)
+    await connection.close()
 
 
 async def test_a_server_killed_with_its_buffers_full_has_lost_nothing_it_acknowledged(place: Place) -> None:
@@ -152,11 +238,14 @@ async def test_a_server_killed_with_its_buffers_full_has_lost_nothing_it_acknowl
                 acknowledged.update(ids)
 
         reports = [asyncio.create_task(report(number)) for number in range(8)]
-        async with asyncio.timeout(RECOVERY_S):
-            while len(acknowledged) < 1000:
-                await asyncio.sleep(0.01)
-        os.kill(place.pid_of(), signal.SIGKILL)
-        await asyncio.gather(*reports)
+        async with Traffic(place, 20) as traffic:
+            async with asyncio.timeout(RECOVERY_S):
+                while len(acknowledged) < 1000:
+                    await asyncio.sleep(0.01)
+            assert traffic.failures == {}
+            os.kill(place.pid_of(), signal.SIGKILL)
+            await asyncio.gather(*reports)
+        assert set(traffic.failures) <= {Unavailable}
     connection = await asyncpg.connect(place.url)
     rows = await connection.fetch("select request_id from llm_usage_logs where user_id = $1", user)
     daily = await connection.fetchval("select sum(requests) from llm_usage_daily where user_id = $1", user)

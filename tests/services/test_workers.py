@@ -30,6 +30,7 @@ from llmrouter_server.runtime.dev_identity import AUDIENCE, ISSUER, DevIdentity
 from llmrouter_server.runtime.local_ports import accepts, free_ports
 from llmrouter_server.runtime.local_process import is_alive
 from llmrouter_server.runtime.postgres import EmbeddedPostgres
+from proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -187,6 +188,17 @@ async def test_a_killed_worker_is_replaced_while_calls_go_on_and_nothing_counted
     assert await service.good_calls() == calls + 1
     service.process.terminate()
     assert await service.end() == 0
+
+
+async def test_a_connection_that_a_dying_worker_resets_costs_a_client_nothing(service: Service) -> None:
+    """A worker that is killed still gets connections for a moment, as long as its threads end one by one."""
+    await service.ready()
+    for refusals in (1, 2):
+        async with Proxy(f"grpc://127.0.0.1:{service.port}/") as proxy:  # a new one: clients share a connection
+            proxy.refusals = refusals
+            async with AsyncClient(f"127.0.0.1:{proxy.port}", token=service.token) as client:
+                await client.settings.GetSettings(GetSettingsRequest(), timeout=WAIT_S)
+            assert proxy.refusals == 0
 
 
 @pytest.mark.parametrize("by", ["SIGTERM to the supervisor", "Ctrl-C"])

@@ -1,7 +1,8 @@
 """Work that the server does for its tables now and then: partitions made ahead, old rows and partitions dropped.
 
-Every replica tries; an advisory lock lets one at a time do it. Much of it goes by the clock and cannot be undone: a
-replica whose clock and the database's differ by more than a day does none of it.
+Every replica tries; an advisory lock lets one at a time do it, and holds one connection of the pool meanwhile: the pool
+needs a second one. Much of it goes by the clock and cannot be undone: a replica whose clock and the database's differ
+by more than a day does none of it.
 """
 
 from __future__ import annotations
