@@ -19,6 +19,8 @@ MAX_COUNT = 1000
 MAX_CACHED_USERS = 10_000_000
 MIN_RETENTION_DAYS, MAX_RETENTION_DAYS = 62, 36_500
 POOL_MIN, POOL_MAX = 5, 20
+LEAST_POOL = 2
+"""Maintenance holds one connection while its jobs use others."""
 FERNET_KEY = re.compile(r"[A-Za-z0-9_-]{43}=")
 
 
@@ -173,6 +175,8 @@ class Settings:
         least, most = values.get("db_pool_min", POOL_MIN), values.get("db_pool_max", POOL_MAX)
         if least > most:
             problems.append("DB_POOL_MIN is larger than DB_POOL_MAX")
+        if most < LEAST_POOL:
+            problems.append(f"DB_POOL_MAX must be at least {LEAST_POOL}")
         if problems:
             raise SettingsError("; ".join(problems))
         return cls(**values)

@@ -181,6 +181,12 @@ def test_a_pool_whose_least_is_more_than_its_most_is_refused() -> None:
     assert Settings.from_env({**REQUIRED, "DB_POOL_MIN": "5", "DB_POOL_MAX": "5"}).db_pool_min == 5
 
 
+def test_a_pool_of_one_connection_is_refused_since_maintenance_would_take_it() -> None:
+    one = {**REQUIRED, "DB_POOL_MIN": "1", "DB_POOL_MAX": "1"}
+    assert problems(one) == "DB_POOL_MAX must be at least 2"
+    assert Settings.from_env({**one, "DB_POOL_MAX": "2"}).db_pool_max == 2
+
+
 def test_a_pool_whose_least_is_more_than_its_most_is_told_with_everything_else() -> None:
     told = problems({"DB_POOL_MIN": "6", "DB_POOL_MAX": "5"})
     assert "DATABASE_URL is required" in told
