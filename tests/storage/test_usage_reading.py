@@ -114,6 +114,9 @@ async def test_a_record_is_read_as_it_was_reported(store: UsageStore, models: di
         decision_id=decision,
         payer="USER_KEY",
         latency_ms=None,
+        cached_tokens=800,
+        reasoning_tokens=60,
+        is_estimated=True,
     )
     await store.record([told])
     [record] = await page(store, user)
@@ -122,6 +125,7 @@ async def test_a_record_is_read_as_it_was_reported(store: UsageStore, models: di
     assert (record.input_tokens, record.output_tokens, record.cost_usd) == (1000, 100, Decimal("0.0035"))
     assert (record.latency_ms, record.status, record.failure) == (None, "error", "RATE_LIMITED")
     assert (record.error_message, record.decision_id, record.payer) == ("slow down", decision, "USER_KEY")
+    assert (record.cached_tokens, record.reasoning_tokens, record.is_estimated) == (800, 60, True)
 
 
 async def test_pages_follow_each_other_newest_first_also_among_records_of_one_moment(

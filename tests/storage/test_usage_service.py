@@ -137,6 +137,12 @@ async def test_a_failure_is_recorded_with_its_reason(service: Service, user: uui
             {"request_id": "two words", "model_id": "x", "input_tokens": 2**31},
             ["request_id", "model_id", "input_tokens"],
         ),
+        ({"cached_tokens": 1001}, ["cached_tokens"]),
+        ({"reasoning_tokens": 1}, ["reasoning_tokens"]),
+        (
+            {"output_tokens": 9, "cached_tokens": 2**32 - 1, "reasoning_tokens": 10},
+            ["cached_tokens", "reasoning_tokens"],
+        ),
     ],
 )
 async def test_a_report_that_makes_no_sense_is_refused(
@@ -145,6 +151,28 @@ async def test_a_report_that_makes_no_sense_is_refused(
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await service.stub.RecordUsage(recording(user, model, **fields), **SERVICE)
     assert sorted(wrong_fields(error)) == sorted(wrong)
+
+
+async def test_cached_and_reasoning_tokens_may_be_all_of_what_they_are_part_of_and_cost_the_same(
+    service: Service, user: uuid.UUID, model: uuid.UUID
+) -> None:
+    told = recording(user, model, output_tokens=100, cached_tokens=1000, reasoning_tokens=100, is_estimated=True)
+    assert (await service.stub.RecordUsage(told, **SERVICE)).cost_usd == 0.0035
+    [record] = (await service.stub.ListUsageRecords(ListUsageRecordsRequest(), **by(user))).records
+    assert (record.input_tokens, record.cached_tokens) == (1000, 1000)
+    assert (record.output_tokens, record.reasoning_tokens) == (100, 100)
+    assert record.is_estimated
+    usage = await service.stub.GetUsage(GetUsageRequest(), **by(user))
+    assert (usage.total_input_tokens, usage.total_output_tokens, usage.total_cost_usd) == (1000, 100, 0.0035)
+
+
+async def test_who_says_too_many_cached_tokens_is_told_how_many_there_can_be(
+    service: Service, user: uuid.UUID, model: uuid.UUID
+) -> None:
+    batch = BatchRecordUsageRequest(records=[recording(user, model, cached_tokens=1001), recording(user, model)])
+    refused, recorded = (await service.stub.BatchRecordUsage(batch, **SERVICE)).results
+    assert refused.refused.message == "cached_tokens: must be at most input_tokens (1000), not 1001"
+    assert recorded.WhichOneof("outcome") == "recorded"
 
 
 async def test_each_record_of_a_batch_has_a_result_of_its_own(

@@ -37,6 +37,9 @@ RECORD = StoredRecord(
     failure=None,
     error_message=None,
     decision_id=None,
+    cached_tokens=0,
+    reasoning_tokens=0,
+    is_estimated=False,
 )
 Place = tuple[datetime, uuid.UUID]
 
@@ -79,6 +82,9 @@ async def test_a_record_is_a_row_in_the_order_of_the_header() -> None:
         failure="TIMEOUT",
         error_message='no "answer",\r\nat all; ü',
         decision_id=uuid.UUID(int=4),
+        cached_tokens=800,
+        reasoning_tokens=60,
+        is_estimated=True,
     )
     [chunk] = await exported(Pages([RECORD, failed]))
     assert chunk.decode().splitlines()[0] == ",".join(HEADER)
@@ -102,11 +108,15 @@ async def test_a_record_is_a_row_in_the_order_of_the_header() -> None:
         "failure": "",
         "error_message": "",
         "decision_id": "",
+        "cached_tokens": "0",
+        "reasoning_tokens": "0",
+        "is_estimated": "false",
     }
     assert second[HEADER.index("error_message")] == failed.error_message
     assert second[HEADER.index("latency_ms")] == ""
     assert second[HEADER.index("failure")] == "TIMEOUT"
     assert second[HEADER.index("decision_id")] == str(failed.decision_id)
+    assert second[-3:] == ["800", "60", "true"]
 
 
 async def test_without_any_record_there_is_still_a_header() -> None:

@@ -38,6 +38,9 @@ HEADER = (
     "failure",
     "error_message",
     "decision_id",
+    "cached_tokens",
+    "reasoning_tokens",
+    "is_estimated",
 )
 INCOMPLETE = ("incomplete: the export broke off here, ask for it again", *[""] * (len(HEADER) - 1))
 FORMULA = frozenset("=+-@")
@@ -118,6 +121,9 @@ def row_of(record: StoredRecord) -> tuple[object, ...]:
         record.failure or "",
         safe(record.error_message or ""),
         record.decision_id or "",
+        record.cached_tokens,
+        record.reasoning_tokens,
+        "true" if record.is_estimated else "false",
     )
 
 

@@ -50,6 +50,12 @@ class Report:
     payer: str | None
     """USER_KEY or PLATFORM; None: to be found out."""
     occurred_at: datetime
+    cached_tokens: int = 0
+    """Those of the input tokens that the provider had in its cache."""
+    reasoning_tokens: int = 0
+    """Those of the output tokens that went into reasoning."""
+    is_estimated: bool = False
+    """Whether the tokens are an estimate, because the answer did not tell them."""
 
     @property
     def key(self) -> tuple[UUID, str]:
@@ -127,3 +133,6 @@ class StoredRecord:
     """The name of a Failure."""
     error_message: str | None
     decision_id: UUID | None
+    cached_tokens: int
+    reasoning_tokens: int
+    is_estimated: bool

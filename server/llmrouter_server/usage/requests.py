@@ -78,9 +78,20 @@ def read_report(request: usage_service_pb2.RecordUsageRequest, now: datetime) ->
         decision_id=fields.optional_uuid("decision_id", request.decision_id),
         payer=PAYERS.get(request.payer),
         occurred_at=_moment(fields, request.occurred_at, now) if request.HasField("occurred_at") else now,
+        cached_tokens=_part(fields, "cached_tokens", request.cached_tokens, "input_tokens", request.input_tokens),
+        reasoning_tokens=_part(
+            fields, "reasoning_tokens", request.reasoning_tokens, "output_tokens", request.output_tokens
+        ),
+        is_estimated=request.is_estimated,
     )
     fields.done()
     return report
+
+
+def _part(fields: Fields, path: str, value: int, whole_path: str, whole: int) -> int:
+    if value > whole:
+        fields.wrong(path, f"must be at most {whole_path} ({whole}), not {value}")
+    return value
 
 
 def _status(fields: Fields, value: usage_pb2.UsageStatus.ValueType) -> str | None:

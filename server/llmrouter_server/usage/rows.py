@@ -32,6 +32,9 @@ def record_row(record: UsageRecord) -> tuple[Any, ...]:
         report.failure.name if report.failure else None,
         report.error_message,
         report.occurred_at,
+        report.cached_tokens,
+        report.reasoning_tokens,
+        report.is_estimated,
     )
 
 

@@ -221,6 +221,9 @@ def _record(record: StoredRecord) -> usage_pb2.UsageRecord:
         failure=_failure_message(record.failure),
         error_message=record.error_message or "",
         decision_id=str(record.decision_id or ""),
+        cached_tokens=record.cached_tokens,
+        reasoning_tokens=record.reasoning_tokens,
+        is_estimated=record.is_estimated,
     )
 
 

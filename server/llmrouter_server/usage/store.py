@@ -48,11 +48,12 @@ ENSURE_PARTITION = "select llm_usage_ensure_partition($1)"
 INSERT_RECORDS = """
 insert into llm_usage_logs (
     id, user_id, provider_id, model_id, request_id, decision_id, power_level, payer, input_tokens, output_tokens,
-    cost_usd, latency_ms, status, failure, error_message, created_at
+    cost_usd, latency_ms, status, failure, error_message, created_at, cached_tokens, reasoning_tokens, is_estimated
 )
 select * from unnest(
     $1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::uuid[], $7::text[], $8::text[], $9::bigint[],
-    $10::bigint[], $11::numeric[], $12::bigint[], $13::text[], $14::text[], $15::text[], $16::timestamptz[]
+    $10::bigint[], $11::numeric[], $12::bigint[], $13::text[], $14::text[], $15::text[], $16::timestamptz[],
+    $17::bigint[], $18::bigint[], $19::boolean[]
 )"""
 
 UPSERT_DAILY = """
@@ -149,7 +150,8 @@ group by hour"""
 RECORDS = """
 with page as (
     select id, user_id, provider_id, model_id, request_id, decision_id, power_level, payer, input_tokens,
-        output_tokens, cost_usd, latency_ms, status, failure, error_message, created_at
+        output_tokens, cost_usd, latency_ms, status, failure, error_message, created_at, cached_tokens,
+        reasoning_tokens, is_estimated
     from llm_usage_logs
     where user_id = $1 and created_at between $2 and $3 and (created_at, id) < ($3, $4)
         and ($5::uuid is null or provider_id = $5) and ($6::uuid is null or model_id = $6)
@@ -159,7 +161,7 @@ with page as (
 )
 select l.id as usage_id, l.request_id, l.created_at as occurred_at, l.provider_id, p.name as provider_name, l.model_id,
     m.model_name, l.power_level, l.payer, l.input_tokens, l.output_tokens, l.cost_usd, l.latency_ms, l.status,
-    l.failure, l.error_message, l.decision_id
+    l.failure, l.error_message, l.decision_id, l.cached_tokens, l.reasoning_tokens, l.is_estimated
 from page l
 inner join llm_providers p on p.id = l.provider_id
 inner join llm_models m on m.id = l.model_id
@@ -306,7 +308,7 @@ async def _claim(connection: Any, records: Iterable[UsageRecord]) -> dict[UUID, 
 async def _insert(connection: Any, records: Sequence[UsageRecord]) -> None:  # noqa: ANN401
     for month in sorted({month_of(record.report.occurred_at) for record in records}):
         await connection.execute(ENSURE_PARTITION, month)
-    await connection.execute(INSERT_RECORDS, *columns([record_row(record) for record in records], 16))
+    await connection.execute(INSERT_RECORDS, *columns([record_row(record) for record in records], 19))
     by_day = [(*key, *value.figures) for key, value in daily_sums(records).items()]
     await connection.execute(UPSERT_DAILY, *columns(by_day, 13))
     by_hour = [(*key, *value.figures) for key, value in hourly_sums(records).items()]

@@ -254,6 +254,9 @@ class UsageRecord(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
     DECISION_ID_FIELD_NUMBER: _builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    REASONING_TOKENS_FIELD_NUMBER: _builtins.int
+    IS_ESTIMATED_FIELD_NUMBER: _builtins.int
     usage_id: _builtins.str
     """UUIDv7 of the record."""
     request_id: _builtins.str
@@ -286,6 +289,12 @@ class UsageRecord(_message.Message):
     """What went wrong, in the reporter's words."""
     decision_id: _builtins.str
     """UUID of the routing decision it followed. Empty: none."""
+    cached_tokens: _builtins.int
+    """Those of the input tokens that the provider had in its cache."""
+    reasoning_tokens: _builtins.int
+    """Those of the output tokens that went into reasoning."""
+    is_estimated: _builtins.bool
+    """True when the tokens, and so the cost, are an estimate, because the answer did not tell them."""
     @_builtins.property
     def occurred_at(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
@@ -310,10 +319,13 @@ class UsageRecord(_message.Message):
         failure: Global___AttemptFailure.ValueType = ...,
         error_message: _builtins.str = ...,
         decision_id: _builtins.str = ...,
+        cached_tokens: _builtins.int = ...,
+        reasoning_tokens: _builtins.int = ...,
+        is_estimated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms", "latency_ms", b"latency_ms", "occurred_at", b"occurred_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms", "cost_usd", b"cost_usd", "decision_id", b"decision_id", "error_message", b"error_message", "failure", b"failure", "input_tokens", b"input_tokens", "latency_ms", b"latency_ms", "model_id", b"model_id", "model_name", b"model_name", "occurred_at", b"occurred_at", "output_tokens", b"output_tokens", "payer", b"payer", "power_level", b"power_level", "provider_id", b"provider_id", "provider_name", b"provider_name", "request_id", b"request_id", "status", b"status", "usage_id", b"usage_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms", "cached_tokens", b"cached_tokens", "cost_usd", b"cost_usd", "decision_id", b"decision_id", "error_message", b"error_message", "failure", b"failure", "input_tokens", b"input_tokens", "is_estimated", b"is_estimated", "latency_ms", b"latency_ms", "model_id", b"model_id", "model_name", b"model_name", "occurred_at", b"occurred_at", "output_tokens", b"output_tokens", "payer", b"payer", "power_level", b"power_level", "provider_id", b"provider_id", "provider_name", b"provider_name", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id", "status", b"status", "usage_id", b"usage_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__latency_ms: _TypeAlias = _typing.Literal["latency_ms"]  # noqa: Y015
     _WhichOneofArgType__latency_ms: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms"]  # noqa: Y015

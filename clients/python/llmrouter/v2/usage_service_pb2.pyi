@@ -183,6 +183,9 @@ class RecordUsageRequest(_message.Message):
     PAYER_FIELD_NUMBER: _builtins.int
     OCCURRED_AT_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    REASONING_TOKENS_FIELD_NUMBER: _builtins.int
+    IS_ESTIMATED_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """UUID of the user who used it."""
     request_id: _builtins.str
@@ -207,6 +210,12 @@ class RecordUsageRequest(_message.Message):
     """Whose key paid."""
     failure: _usage_pb2.AttemptFailure.ValueType
     """Why it failed; only together with an ERROR status. It feeds the provider's health."""
+    cached_tokens: _builtins.int
+    """Those of the input tokens that the provider had in its cache, 0 to input_tokens. They cost what all input does."""
+    reasoning_tokens: _builtins.int
+    """Those of the output tokens that went into reasoning, 0 to output_tokens."""
+    is_estimated: _builtins.bool
+    """True when the tokens are an estimate, because the answer did not tell them. Default false."""
     @_builtins.property
     def occurred_at(self) -> _timestamp_pb2.Timestamp:
         """When it happened, at most 30 days ago and not in the future. Default now."""
@@ -226,10 +235,13 @@ class RecordUsageRequest(_message.Message):
         payer: _usage_pb2.Payer.ValueType = ...,
         occurred_at: _timestamp_pb2.Timestamp | None = ...,
         failure: _usage_pb2.AttemptFailure.ValueType = ...,
+        cached_tokens: _builtins.int = ...,
+        reasoning_tokens: _builtins.int = ...,
+        is_estimated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms", "latency_ms", b"latency_ms", "occurred_at", b"occurred_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms", "decision_id", b"decision_id", "error_message", b"error_message", "failure", b"failure", "input_tokens", b"input_tokens", "latency_ms", b"latency_ms", "model_id", b"model_id", "occurred_at", b"occurred_at", "output_tokens", b"output_tokens", "payer", b"payer", "request_id", b"request_id", "status", b"status", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms", "cached_tokens", b"cached_tokens", "decision_id", b"decision_id", "error_message", b"error_message", "failure", b"failure", "input_tokens", b"input_tokens", "is_estimated", b"is_estimated", "latency_ms", b"latency_ms", "model_id", b"model_id", "occurred_at", b"occurred_at", "output_tokens", b"output_tokens", "payer", b"payer", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id", "status", b"status", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__latency_ms: _TypeAlias = _typing.Literal["latency_ms"]  # noqa: Y015
     _WhichOneofArgType__latency_ms: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms"]  # noqa: Y015
