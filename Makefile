@@ -4,6 +4,7 @@ SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+GENERATED = clients envoy server/llmrouter_server/gateway/envoy_api.binpb
 PROTOS = $(wildcard proto/llmrouter/v2/*.proto)
 
 .PHONY: help up test fuzz check install generate lock format clean
@@ -56,7 +57,7 @@ check-breaking: $(INSTALLED) ## buf breaking: no wire or JSON change against mai
 	if [ "$$base" = "$$(git rev-parse HEAD)" ] && git diff --quiet -- proto; then base=$$(git rev-parse --verify --quiet HEAD~1 || echo $$base); fi; \
 	echo "buf breaking against $$base"; $(BIN)/buf breaking --against ".git#ref=$$base"
 
-generate: $(INSTALLED) ## everything that is made from the protos
+generate: $(INSTALLED) ## everything that is made from the protos and from Envoy's binary
 	rm -f clients/python/llmrouter/v2/*_pb2*
 	PATH="$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iproto \
 	  --python_out=clients/python --grpc_python_out=clients/python \
@@ -64,10 +65,11 @@ generate: $(INSTALLED) ## everything that is made from the protos
 	$(BIN)/python -m grpc_tools.protoc -Iproto --include_imports --descriptor_set_out=envoy/llmrouter.binpb \
 	  $(sort $(PROTOS)) proto/google/rpc/error_details.proto # nothing imports the errors' details, but Envoy prints them
 	$(BIN)/python -m llmrouter_server.runtime.envoy_fields
+	$(BIN)/python -m llmrouter_server.runtime.envoy_messages
 
 check-generated: $(INSTALLED) ## the generated files are up to date
-	@git rev-parse --git-dir >/dev/null || exit 1; before=$$(git status --porcelain -- clients envoy; git diff -- clients envoy); $(MAKE) --no-print-directory generate >/dev/null; \
-	after=$$(git status --porcelain -- clients envoy; git diff -- clients envoy); \
+	@git rev-parse --git-dir >/dev/null || exit 1; before=$$(git status --porcelain -- $(GENERATED); git diff -- $(GENERATED)); $(MAKE) --no-print-directory generate >/dev/null; \
+	after=$$(git status --porcelain -- $(GENERATED); git diff -- $(GENERATED)); \
 	[ "$$before" = "$$after" ] || { echo "generated files were out of date; now they are not: commit them" >&2; exit 1; }
 
 check-migrations: $(INSTALLED) ## squawk

@@ -11,6 +11,9 @@ function envoy_on_request(handle)
     headers:remove("x-client-request-id")
     if #asked <= 128 and string.find(asked, "^[%w._-]+$") then headers:replace("x-request-id", asked) end
   end
+  if string.find(headers:get(":path"), "^/v1/") then
+    handle:streamInfo():dynamicMetadata():set(NAMESPACE, "speaks_openai", true)
+  end
   if headers:get(":method") == "HEAD" then
     handle:streamInfo():dynamicMetadata():set(NAMESPACE, "bodiless", true)
   end
@@ -37,6 +40,26 @@ local INTERNAL = { 13, "INTERNAL", "internal error; quote the request id when yo
 local SHAPE = '{"code":%d,"message":"%s","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo",'
   .. '"reason":"%s","domain":"llmrouter","metadata":{}}]}'
 
+-- The same in the shape that clients of OpenAI read.
+local OPENAI_SHAPE = '{"error":{"message":"%s","type":"%s","param":null,"code":"%s"}}'
+local OPENAI_TYPES = {
+  ["401"] = "authentication_error", ["403"] = "permission_error", ["404"] = "not_found_error",
+  ["429"] = "rate_limit_error",
+}
+local OPENAI_ERRORS = {
+  ["404"] = { 5, "UNKNOWN_PATH", "no such path or method" },
+  ["408"] = { 4, "DEADLINE_EXCEEDED", "the request took too long to arrive" },
+  ["413"] = { 3, "BODY_TOO_LARGE", "the body is too large; the limit is 10 MiB" },
+  ["429"] = { 8, "RATE_LIMITED", "too many requests, try again in 1 s" },
+  ["502"] = { 14, "UNAVAILABLE", "the provider broke the connection off" },
+}
+
+local function openai_error(status)
+  local known = OPENAI_ERRORS[status] or ERRORS[status] or INTERNAL
+  local kind = OPENAI_TYPES[status] or (tonumber(status) < 500 and "invalid_request_error" or "server_error")
+  return string.format(OPENAI_SHAPE, known[3], kind, string.lower(known[2]))
+end
+
 local HIDDEN = {
   "grpc-accept-encoding", "grpc-encoding", "grpc-message", "grpc-status", "grpc-status-details-bin", "x-http-code",
   "x-envoy-upstream-healthchecked-cluster",
@@ -54,7 +77,22 @@ function envoy_on_response(handle)
   if status == "200" and created and string.find(created, "^20[1-6]$") then headers:replace(":status", created) end
   for _, name in ipairs(HIDDEN) do headers:remove(name) end
   -- (a response to HEAD must stay without a body)
-  if tonumber(status) < 400 or handle:streamInfo():dynamicMetadata():get(NAMESPACE) then return end
+  if tonumber(status) < 400 then return end
+  local metadata = handle:streamInfo():dynamicMetadata()
+  local noted = metadata:get(NAMESPACE) or {}
+  if noted.bodiless or metadata:get("llmrouter.answer") then return end
+  if noted.speaks_openai then
+    if metadata:get("llmrouter.attempts") then return end -- a provider's answer, or what happened to all of them
+    local own = is_grpc and handle:body(true) or handle:body()
+    headers = handle:headers()
+    if status == "504" then -- the server's decision did not come in time: as if it were away
+      status = "503"
+      headers:replace(":status", status)
+    end
+    if own then own:setBytes(openai_error(status)) end
+    headers:replace("content-type", "application/json")
+    return
+  end
 
   local body = is_grpc and handle:body(true) or handle:body()
   if not body then return end

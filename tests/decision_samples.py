@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import uuid_utils.compat as uuid_utils
 
+from llmrouter_server.byok.live_keys import PlatformKeys
+from llmrouter_server.byok.store import KeyStore
 from llmrouter_server.catalog.snapshot import PowerLevel
 from llmrouter_server.catalog.store import CatalogStore
 from llmrouter_server.routing.eligibility import Need
@@ -47,6 +49,10 @@ class House:
             log.add(record, decision.ranked)
         await log.stop()
         assert not [record for record, _ in decided if log.find(record.id)]
+
+    def platform_keys(self) -> PlatformKeys:
+        """Return the platform's keys, read with every use."""
+        return PlatformKeys(KeyStore(self.database).platform_keys, is_told=lambda: False)
 
     async def execute(self, statement: str, *values: object) -> None:
         async with self.database.connection() as connection:

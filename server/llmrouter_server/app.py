@@ -29,8 +29,10 @@ from llmrouter_server.audit.log import AuditLog
 from llmrouter_server.audit.service import AuditService
 from llmrouter_server.audit.store import KeyReadStore
 from llmrouter_server.budget.store import BudgetStore
+from llmrouter_server.byok import live_keys
 from llmrouter_server.byok.cipher import Cipher
 from llmrouter_server.byok.credentials import Credentials
+from llmrouter_server.byok.live_keys import PlatformKeys
 from llmrouter_server.byok.platform import PlatformKeyStore
 from llmrouter_server.byok.probe import Probe
 from llmrouter_server.byok.service import ByokService, CredentialService
@@ -40,6 +42,16 @@ from llmrouter_server.catalog import live as live_catalog
 from llmrouter_server.catalog.live import LiveCatalog
 from llmrouter_server.catalog.service import ModelService, ProviderService
 from llmrouter_server.catalog.store import CatalogStore
+from llmrouter_server.gateway.access_log import AccessLog
+from llmrouter_server.gateway.clusters import upstreams_of
+from llmrouter_server.gateway.decision import KEPT_OPEN, Decider, Patience
+from llmrouter_server.gateway.discovery import ClusterDiscovery
+from llmrouter_server.gateway.ext_proc import ExtProc
+from llmrouter_server.gateway.journal import Journal
+from llmrouter_server.gateway.models import UsableModels
+from llmrouter_server.gateway.reporting import Reporter
+from llmrouter_server.gateway.server import GatewayServer
+from llmrouter_server.gateway.store import GatewayRequestStore, OpenRequests
 from llmrouter_server.health.monitor import HealthMonitor
 from llmrouter_server.health.service import HealthService
 from llmrouter_server.health.store import HealthStore
@@ -65,16 +77,19 @@ from llmrouter_server.usage.store import UsageStore
 from llmrouter_server.usage.upkeep import UsageUpkeep
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from decimal import Decimal
     from uuid import UUID
 
     import grpc
 
     from llmrouter_server.config import Settings
+    from llmrouter_server.gateway.clusters import Upstream
 
 log = logging.getLogger(__name__)
 
+SPARE = timedelta(minutes=2)
+"""How much longer money is held for a chat request than its report is waited for: its estimate comes in between."""
 CLOSING_S = 15.0
 """How long a server may take to write and close what is left, after it has drained."""
 
@@ -130,10 +145,10 @@ async def _serve(settings: Settings) -> None:
     tracer = tracing.configure(settings.otlp_endpoint) if settings.otlp_endpoint else None
     database = Database(settings.database_url, min_size=settings.db_pool_min, max_size=settings.db_pool_max)
     keys = KeySet(settings.auth_jwks)
-    services, parts = _build(settings, database, lambda: leaves_at)
     verifier = TokenVerifier(
         keys, issuer=settings.auth_issuer, audience=settings.auth_audience, roles_claim=settings.auth_roles_claim
     )
+    services, parts = _build(settings, database, verifier, lambda: leaves_at)
     interceptor = CallInterceptor(verifier, longest_s=settings.request_timeout_s, tracer=tracer)
     async with contextlib.AsyncExitStack() as stack:
         beside: tuple[Part, ...] = (*((tracer,) if tracer else ()), database, keys, *parts)
@@ -152,7 +167,7 @@ async def _serve(settings: Settings) -> None:
 
 
 def _build(
-    settings: Settings, database: Database, leaves_at: Callable[[], float]
+    settings: Settings, database: Database, tokens: TokenVerifier, leaves_at: Callable[[], float]
 ) -> tuple[Mapping[str, object], tuple[Part, ...]]:
     """Make the services, and what runs beside them, in the order of starting."""
     cipher = Cipher(settings.byok_encryption_keys)
@@ -167,17 +182,29 @@ def _build(
     # What is kept in memory, and how it is kept true.
     live = LiveCatalog(catalog, lambda: notifications.is_live)
     users = UserStates(routing.user_state, is_told=lambda: notifications.is_live, most=settings.cached_users)
+    platform_keys = PlatformKeys(keys.platform_keys, is_told=lambda: notifications.is_live)
 
     def forget_everything() -> None:
-        live.changed()
+        catalog_changed()
         users.forget_all()
+        platform_keys.changed()
+
+    async def upstreams() -> Sequence[Upstream]:
+        return upstreams_of(await live.current())
+
+    clusters = ClusterDiscovery(upstreams)
+
+    def catalog_changed(number: str = "") -> None:
+        live.changed(number)
+        clusters.changed(number)
 
     notifications = Notifications(
         settings.database_url,
         {
-            live_catalog.CHANNEL: live.changed,
+            live_catalog.CHANNEL: catalog_changed,
             user_state.USER_CHANNEL: users.user_changed,
             user_state.SPEND_CHANNEL: users.spend_changed,
+            live_keys.CHANNEL: platform_keys.changed,
         },
         on_live=forget_everything,
     )
@@ -187,6 +214,8 @@ def _build(
     audit, decisions = AuditLog(reads), DecisionLog(routing)
     recorder = UsageRecorder(usage, observe=lambda records: monitor.observe(map(attempt_of, records)), keys=keys)
 
+    router = Router(live, users, monitor, decisions, platform_keys=platform_keys)
+
     async def month_spend(user_id: UUID) -> Decimal:
         return await usage.spend(user_id, _today().replace(day=1))
 
@@ -195,7 +224,7 @@ def _build(
     services = {
         "ProviderService": ProviderService(
             catalog,
-            PlatformKeyStore(database, cipher),
+            PlatformKeyStore(database, cipher, platform_keys.changed),
             live.refresh,
             allow_private_endpoints=settings.allow_private_endpoints,
         ),
@@ -205,7 +234,7 @@ def _build(
         "CredentialService": CredentialService(credentials),
         "AuditService": AuditService(reads, AdminChangeStore(database)),
         "SettingsService": SettingsService(SettingsStore(database), month_spend, users.forget),
-        "RoutingService": RoutingService(Router(live, users, monitor, decisions), routing, decisions, catalog),
+        "RoutingService": RoutingService(router, routing, decisions, catalog),
         "UsageService": UsageService(usage, recorder, _now, leaves_at),
     }
     jobs = _jobs(
@@ -216,8 +245,27 @@ def _build(
         health=health_store,
         budget=budget,
     )
+    gateway: tuple[Part, ...] = ()
+    if settings.gateway_address is not None:
+        requests = GatewayRequestStore(database, most_at_once=settings.gateway_concurrency)
+        reporter = Reporter(recorder, requests, budget)
+        opening = OpenRequests(requests, lasts=KEPT_OPEN - SPARE)
+        patience = Patience(settings.gateway_stream_s, settings.gateway_answer_s)
+        decider = Decider(
+            router, credentials, budget, opening, is_usable=clusters.is_usable, patience=patience, now=_now
+        )
+        models = UsableModels(router, is_usable=clusters.is_usable)
+        handlers = [part.handler() for part in (ExtProc(tokens, decider, models), AccessLog(reporter), clusters)]
+        gateway = (
+            opening,
+            reporter,
+            *((Journal(settings.gateway_journal, reporter),) if settings.gateway_journal is not None else ()),
+            GatewayServer(settings.gateway_address, settings.gateway_secret, handlers, reuse_port=settings.reuse_port),
+            clusters,
+        )
+        jobs = {**jobs, "lost chat requests": lambda: reporter.expire_lost(_now())}
     maintenance = Maintenance(database, jobs)
-    return services, (notifications, monitor, audit, decisions, recorder, maintenance)
+    return services, (notifications, monitor, audit, decisions, recorder, *gateway, maintenance)
 
 
 def _jobs(

@@ -133,6 +133,27 @@ def serve(workers: int) -> None:
 
 
 @main.command()
+@click.argument("journal", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--follow", is_flag=True, help="Go on every 20 s, until Ctrl-C.")
+def reconcile(journal: Path, follow: bool) -> None:
+    """Record what Envoy's JOURNAL of chat requests tells and the server has missed.
+
+    For an Envoy whose journal no server sees (GATEWAY_JOURNAL): run it beside that Envoy. What is recorded already
+    stays as it is. Needs DATABASE_URL.
+    """
+    import asyncio
+
+    from llmrouter_server.gateway.journal import reconcile_file
+    from llmrouter_server.runtime.command import CommandError
+
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            asyncio.run(reconcile_file(required_setting("DATABASE_URL"), journal, follow=follow, say=click.echo))
+        except CommandError as error:
+            fail(str(error))
+
+
+@main.command()
 def migrate() -> None:
     """Bring the database at DATABASE_URL to this release's schema, and seed it.
 

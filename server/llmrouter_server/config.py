@@ -101,6 +101,16 @@ def encryption_keys(value: str) -> tuple[str, ...]:
     return keys
 
 
+def _file(value: str) -> Path:
+    return Path(value)
+
+
+def _gateway_secret(value: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e]{32,512}", value):
+        raise ValueError("must be 32 to 512 printable ASCII characters without spaces")
+    return value
+
+
 def _jwks(value: str) -> str:
     if value.startswith(("https://", "http://")):
         return value
@@ -155,6 +165,18 @@ class Settings:
     """How many users' settings, keys and spend each process keeps in memory."""
     usage_retention_days: int = _setting("USAGE_RETENTION_DAYS", _retention_days, default=400)
     """How long single usage records are kept; whole months, sums stay for ever."""
+    gateway_address: str | None = _setting("GATEWAY_ADDRESS", _address, default=None)
+    """Where Envoy asks what to do with chat requests; without it there is no data plane. For Envoy alone."""
+    gateway_secret: str = _setting("GATEWAY_SECRET", _gateway_secret, secret=True, default="")
+    """What Envoy must know to ask; required with gateway_address."""
+    gateway_journal: Path | None = _setting("GATEWAY_JOURNAL", _file, default=None)  # noqa: RUF009 - a field, as all
+    """Envoy's journal of chat requests, where this machine has it: what was missed is read from it once a minute."""
+    gateway_stream_s: float = _setting("GATEWAY_STREAM_SECONDS", _seconds, default=30.0)
+    """How long a provider may take to begin a stream; four times that for models that reason."""
+    gateway_answer_s: float = _setting("GATEWAY_ANSWER_SECONDS", _seconds, default=300.0)
+    """How long a provider may take for an answer that comes in one piece."""
+    gateway_concurrency: int = _setting("GATEWAY_CONCURRENCY", _count, default=100)
+    """How many chat requests a user may have under way at once."""
     allow_private_endpoints: bool = _setting("ALLOW_PRIVATE_ENDPOINTS", _switch, default=False)
     """Whether a provider's endpoint may be a loopback, private or link-local address."""
 
@@ -175,6 +197,8 @@ class Settings:
         least, most = values.get("db_pool_min", POOL_MIN), values.get("db_pool_max", POOL_MAX)
         if least > most:
             problems.append("DB_POOL_MIN is larger than DB_POOL_MAX")
+        if "gateway_address" in values and not env.get("GATEWAY_SECRET", "").strip():
+            problems.append("GATEWAY_SECRET is required with GATEWAY_ADDRESS")
         if most < LEAST_POOL:
             problems.append(f"DB_POOL_MAX must be at least {LEAST_POOL}")
         if problems:

@@ -150,3 +150,15 @@ def internal() -> DomainError:
 def unimplemented() -> DomainError:
     """UNIMPLEMENTED: there is no such RPC on this server."""
     return DomainError("UNIMPLEMENTED", grpc.StatusCode.UNIMPLEMENTED, "no such RPC")
+
+
+def no_room_in_budget(budget_usd: Decimal, worst_usd: Decimal, fits_tokens: int | None) -> DomainError:
+    """BUDGET_EXCEEDED: what is left of the month's budget does not cover the most that the request could cost."""
+    budget, worst = f"{budget_usd.normalize():f}", f"{worst_usd.normalize():f}"
+    advice = f"; it would fit with max_tokens of at most {fits_tokens}" if fits_tokens else ""
+    return DomainError(
+        "BUDGET_EXCEEDED",
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        f"the request could cost up to {worst} US dollars, which the month's budget of {budget} does not cover{advice}",
+        {"monthly_budget_usd": budget, "worst_cost_usd": worst},
+    )

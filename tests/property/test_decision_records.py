@@ -14,6 +14,7 @@ from llmrouter_server.routing.record import (
     DecisionRecord,
     Facts,
     choices_of,
+    facts_from_json,
     facts_to_json,
     outcome_to_json,
     record_from_row,
@@ -62,6 +63,15 @@ def test_a_stored_decision_is_made_again_exactly(models: list, facts: Facts) -> 
     candidates = {scored.model.model_id for scored in decision.ranked}
     kept = {model: latency for model, latency in facts.live_latencies.items() if model in candidates}
     assert read == replace(record, facts=replace(facts, live_latencies=kept))
+
+
+@given(facts)
+def test_facts_from_before_the_gateway_are_read_as_those_of_a_request_that_named_no_model(facts: Facts) -> None:
+    written = json.loads(facts_to_json(facts, ()))
+    for name in ("model_name", "allow_fallbacks", "without_credential"):
+        del written[name]
+    need = replace(facts.need, model_name=None, allow_fallbacks=False, without_credential=frozenset())
+    assert facts_from_json(written) == replace(facts, need=need, live_latencies={})
 
 
 @given(catalogues(), facts)

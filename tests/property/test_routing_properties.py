@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
@@ -33,6 +33,7 @@ RATINGS = st.sampled_from([0.0, 5.0, 9.99, 10.0]) | st.integers(0, 1000).map(lam
 CONTEXTS = st.sampled_from([0, 4096, 32_768, MOST_TOKENS])
 CAPABILITY_SETS = st.frozensets(st.sampled_from(CAPABILITIES[:3]))
 TOKENS = st.just(ONE_MILLION_EACH) | st.builds(Tokens, st.integers(0, MOST_TOKENS), st.integers(0, MOST_TOKENS))
+NAMES = st.sampled_from(["a", "b", "ü", "Z"])
 PROVIDER_IDS = [UUID(int=number) for number in range(1, 5)]
 
 
@@ -53,7 +54,7 @@ def catalogues(draw: st.DrawFn, *, always_eligible: bool = False) -> list[Catalo
     models = [
         CatalogModel(
             model_id=UUID(int=1000 + number),
-            model_name=draw(st.sampled_from(["a", "b", "ü", "Z"])),
+            model_name=draw(NAMES),
             display_name="",
             api_endpoint="",
             power_level=PowerLevel.ECO if always_eligible else draw(LEVELS),
@@ -103,6 +104,9 @@ needs = st.builds(
     capabilities=st.just(frozenset()) | CAPABILITY_SETS,
     context_tokens=st.just(0) | CONTEXTS | CONTEXTS.map(lambda size: size + 1),
     unhealthy_providers=st.frozensets(st.sampled_from(PROVIDER_IDS)),
+    model_name=st.none() | NAMES,
+    allow_fallbacks=st.booleans(),
+    without_credential=st.just(frozenset()) | st.frozensets(st.sampled_from(PROVIDER_IDS)),
 )
 cases = st.builds(Case, catalogues(), needs, weightings(), TOKENS)
 # Every model is a candidate, so that the laws of scores and order are not tried on one or two models.
@@ -130,24 +134,20 @@ def scores(decision: Decision) -> list[tuple[UUID, float, float, float, float]]:
 
 def unmet_needs(model: CatalogModel, need: Need) -> list[Exclusion]:
     """Return every unmet need but the provider's health, in the order in which they are given as the reason."""
-    unmet = []
-    if not model.model_enabled:
-        unmet.append(Exclusion.MODEL_DISABLED)
-    if not model.provider_enabled:
-        unmet.append(Exclusion.PROVIDER_DISABLED)
-    if model.power_level != need.power_level:
-        unmet.append(Exclusion.POWER_LEVEL)
-    if need.free_only and max(model.input_cost_per_1m, model.output_cost_per_1m) > 0:
-        unmet.append(Exclusion.OVER_BUDGET)
-    if model.requires_byok and model.provider_id not in need.keyed_providers:
-        unmet.append(Exclusion.KEY_REQUIRED)
-    if model.requires_byok and model.provider_id in need.failing_keys:
-        unmet.append(Exclusion.KEY_FAILING)
-    if need.capabilities - model.capabilities:
-        unmet.append(Exclusion.CAPABILITY_MISSING)
-    if need.context_tokens > model.max_context_tokens:
-        unmet.append(Exclusion.CONTEXT_TOO_SMALL)
-    return unmet
+    is_named, is_another = need.model_name is not None, model.model_name != need.model_name
+    reasons = {
+        Exclusion.MODEL_DISABLED: not model.model_enabled,
+        Exclusion.PROVIDER_DISABLED: not model.provider_enabled,
+        Exclusion.MODEL_NAME: is_named and is_another and not need.allow_fallbacks,
+        Exclusion.POWER_LEVEL: model.power_level != need.power_level and (is_another or not is_named),
+        Exclusion.OVER_BUDGET: need.free_only and max(model.input_cost_per_1m, model.output_cost_per_1m) > 0,
+        Exclusion.KEY_REQUIRED: model.requires_byok and model.provider_id not in need.keyed_providers,
+        Exclusion.KEY_FAILING: model.requires_byok and model.provider_id in need.failing_keys,
+        Exclusion.NO_CREDENTIAL: model.provider_id in need.without_credential,
+        Exclusion.CAPABILITY_MISSING: bool(need.capabilities - model.capabilities),
+        Exclusion.CONTEXT_TOO_SMALL: need.context_tokens > model.max_context_tokens,
+    }
+    return [reason for reason, is_so in reasons.items() if is_so]
 
 
 @given(cases | open_cases)
@@ -231,7 +231,7 @@ def test_a_model_that_is_not_eligible_changes_nothing_for_the_others(
     added = CatalogModel(
         model_id=UUID(int=5000),
         provider_id=newcomer,
-        model_name="newcomer",
+        model_name=need.model_name or "newcomer",
         display_name="",
         provider_name="newcomer",
         api_endpoint="",
@@ -247,38 +247,62 @@ def test_a_model_that_is_not_eligible_changes_nothing_for_the_others(
         model_enabled=True,
         provider_enabled=True,
     )
-    match reason:
-        case Exclusion.MODEL_DISABLED:
-            added = replace(added, model_enabled=False)
-        case Exclusion.PROVIDER_DISABLED:
-            added = replace(added, provider_enabled=False)
-        case Exclusion.POWER_LEVEL:
-            added = replace(added, power_level=next(level for level in PowerLevel if level != need.power_level))
-        case Exclusion.OVER_BUDGET:
-            need = replace(need, free_only=True)
-            added = replace(added, output_cost_per_1m=price + 0.0001)
-            before = replace(case, need=need).decide()
-        case Exclusion.KEY_REQUIRED:
-            added = replace(added, requires_byok=True)
-        case Exclusion.KEY_FAILING:
-            added = replace(added, requires_byok=True)
-            keyed, failing = need.keyed_providers | {newcomer}, need.failing_keys | {newcomer}
-            need = replace(need, keyed_providers=keyed, failing_keys=failing)
-        case Exclusion.CAPABILITY_MISSING:
-            need = replace(need, capabilities=need.capabilities | {"vision"})
-            added = replace(added, capabilities=need.capabilities - {"vision"})
-            before = replace(case, need=need).decide()
-        case Exclusion.CONTEXT_TOO_SMALL:
-            need = replace(need, context_tokens=max(need.context_tokens, 1))
-            added = replace(added, max_context_tokens=need.context_tokens - 1)
-            before = replace(case, need=need).decide()
-        case Exclusion.PROVIDER_UNHEALTHY:
-            need = replace(need, unhealthy_providers=need.unhealthy_providers | {newcomer})
+    of_model, of_need = _unmet(reason, need, newcomer)
+    added, need = replace(added, **of_model), replace(need, **of_need)
+    before = replace(case, need=need).decide()
     models = [*case.models[:place], added, *case.models[place:]]
     after = replace(case, models=models, need=need).decide()
     assert after.ranked == before.ranked
     assert after.degraded == before.degraded
     assert {**dict(before.excluded), added: reason} == dict(after.excluded)
+
+
+def _unmet(reason: Exclusion, need: Need, newcomer: UUID) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return how a newcomer that meets every need, and the need, are to be changed for one to be unmet."""
+    keyed, failing = need.keyed_providers | {newcomer}, need.failing_keys | {newcomer}
+    another_level = next(level for level in PowerLevel if level != need.power_level)
+    changes: dict[Exclusion, tuple[dict[str, Any], dict[str, Any]]] = {
+        Exclusion.MODEL_DISABLED: ({"model_enabled": False}, {}),
+        Exclusion.PROVIDER_DISABLED: ({"provider_enabled": False}, {}),
+        Exclusion.MODEL_NAME: (
+            {"model_name": "newcomer"},
+            {"model_name": need.model_name or "a", "allow_fallbacks": False},
+        ),
+        Exclusion.POWER_LEVEL: ({"model_name": "newcomer", "power_level": another_level}, {"allow_fallbacks": True}),
+        Exclusion.OVER_BUDGET: ({"output_cost_per_1m": 0.0001}, {"free_only": True}),
+        Exclusion.KEY_REQUIRED: ({"requires_byok": True}, {}),
+        Exclusion.KEY_FAILING: ({"requires_byok": True}, {"keyed_providers": keyed, "failing_keys": failing}),
+        Exclusion.NO_CREDENTIAL: ({}, {"without_credential": need.without_credential | {newcomer}}),
+        Exclusion.CAPABILITY_MISSING: (
+            {"capabilities": need.capabilities - {"vision"}},
+            {"capabilities": need.capabilities | {"vision"}},
+        ),
+        Exclusion.CONTEXT_TOO_SMALL: (
+            {"max_context_tokens": max(need.context_tokens, 1) - 1},
+            {"context_tokens": max(need.context_tokens, 1)},
+        ),
+        Exclusion.PROVIDER_UNHEALTHY: ({}, {"unhealthy_providers": need.unhealthy_providers | {newcomer}}),
+    }
+    return changes[reason]
+
+
+@given(cases | open_cases, NAMES)
+def test_models_asked_for_by_name_come_first_and_among_themselves_all_stand_as_ever(case: Case, name: str) -> None:
+    """Leave the power level out of it: then the name changes the order and nothing else."""
+    level = case.need.power_level
+    alike = replace(case, models=[replace(model, power_level=level) for model in case.models])
+    unnamed = replace(alike, need=replace(case.need, model_name=None)).decide().ranked
+    named = replace(alike, need=replace(case.need, model_name=name, allow_fallbacks=True)).decide().ranked
+    wanted = [scored for scored in unnamed if scored.model.model_name == name]
+    assert list(named) == wanted + [scored for scored in unnamed if scored.model.model_name != name]
+
+
+@given(cases, NAMES)
+def test_without_fallbacks_the_candidates_have_the_name_and_any_power_level(case: Case, name: str) -> None:
+    need = replace(case.need, model_name=name, allow_fallbacks=False)
+    by_level = [set(ids(replace(case, need=replace(need, power_level=level)).decide())) for level in PowerLevel]
+    assert by_level[0] == by_level[1] == by_level[2]
+    assert by_level[0] <= {model.model_id for model in case.models if model.model_name == name}
 
 
 @given(open_cases, st.integers(0, 8), st.data())

@@ -39,6 +39,7 @@ async def fresh(migrated_database: Callable[[], Awaitable[str]]) -> AsyncIterato
     """A database for one test, with the initial catalogue and its one snapshot."""
     database = Database(await migrated_database(), min_size=1, max_size=5)
     await database.start()
+    await CatalogStore(database).prune_snapshots(datetime.now(UTC) + timedelta(days=1))  # those of older schemas
     yield database
     await database.stop()
 
@@ -65,7 +66,7 @@ async def tables(database: Database) -> tuple[CatalogModel, ...]:
             "select m.id as model_id, m.provider_id, m.model_name, m.display_name, p.name as provider_name,"
             " p.api_endpoint, m.power_level, m.input_cost_per_1m, m.output_cost_per_1m, m.avg_latency_ms,"
             " m.quality_score as quality_rating, m.max_context_tokens, m.capabilities, p.priority, p.requires_byok,"
-            " m.is_enabled as model_enabled, p.is_enabled as provider_enabled"
+            " m.is_enabled as model_enabled, p.is_enabled as provider_enabled, p.provider_type"
             " from llm_models m join llm_providers p on p.id = m.provider_id order by m.id"
         )
     return tuple(
@@ -263,6 +264,20 @@ async def test_pruning_deletes_what_was_superseded_before_then_and_never_the_new
     assert (newest.number, newest.models) == (kept[3], await tables(fresh))
     with pytest.raises(DomainError, match="there is no such snapshot"):
         await catalog.load_snapshot(first.number)
+
+
+async def test_a_snapshot_from_before_the_providers_kind_was_kept_is_read_all_the_same(fresh: Database) -> None:
+    catalog = CatalogStore(fresh)
+    newest = await catalog.load_snapshot()
+    assert {each.provider_type for each in newest.models} >= {"local", "groq", "openai"}
+    async with fresh.connection() as connection:
+        await connection.execute(
+            "insert into llm_catalog_snapshots (number, models, superseded_at)"
+            " select -1, jsonb_agg(model - 'provider_type' order by place), now()"
+            " from llm_catalog_snapshots, jsonb_array_elements(models) with ordinality as m (model, place)"
+        )
+    past = await catalog.load_snapshot(-1)
+    assert past.models == tuple(dataclasses.replace(each, provider_type="") for each in newest.models)
 
 
 async def test_pruning_goes_on_until_all_are_gone(fresh: Database) -> None:

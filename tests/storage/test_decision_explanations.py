@@ -20,7 +20,8 @@ from llmrouter_server.errors import DomainError
 from llmrouter_server.routing.eligibility import Exclusion, Need
 from llmrouter_server.routing.explanation import explain
 from llmrouter_server.routing.log import DecisionLog
-from llmrouter_server.routing.router import Router
+from llmrouter_server.routing.router import Asked, Router
+from llmrouter_server.routing.scoring import ONE_MILLION_EACH
 from llmrouter_server.routing.service import RoutingService
 from llmrouter_server.routing.state import UserStates
 from llmrouter_server.runtime.auth import Role
@@ -61,7 +62,8 @@ class Door:
         self.log = DecisionLog(house.store)
         live = LiveCatalog(house.catalog, lambda: False)
         users = UserStates(house.store.user_state, is_told=lambda: False, most=9)
-        self._service = RoutingService(Router(live, users, self.health, self.log), house.store, self.log, house.catalog)
+        self.router = Router(live, users, self.health, self.log, platform_keys=house.platform_keys())
+        self._service = RoutingService(self.router, house.store, self.log, house.catalog)
         self._context: Any = StubContext()
 
     async def route(self, user: UUID, **asked: Any) -> RouteResponse:
@@ -149,12 +151,14 @@ def test_every_reason_has_its_place_in_the_api() -> None:
 DETAILS = {
     Exclusion.MODEL_DISABLED: "the model is disabled",
     Exclusion.PROVIDER_DISABLED: "p is disabled",
+    Exclusion.MODEL_NAME: "gpt-4o was asked for by name",
     Exclusion.POWER_LEVEL: "is ECO, BALANCED was routed for",
     Exclusion.OVER_BUDGET: (
         "costs 1234.5678 and 0.0001 US dollars per million input and output tokens, and the month's budget is used up"
     ),
     Exclusion.KEY_REQUIRED: "p needs a key of the user's own, and there is no active one",
     Exclusion.KEY_FAILING: "p refused the user's key in the last 15 minutes",
+    Exclusion.NO_CREDENTIAL: "p takes no request without a key, and neither the user nor the operator has one there",
     Exclusion.CAPABILITY_MISSING: "lacks reasoning, vision",
     Exclusion.CONTEXT_TOO_SMALL: "holds 64000 tokens, 65000 were asked for",
     Exclusion.PROVIDER_UNHEALTHY: "p is unhealthy",
@@ -171,6 +175,7 @@ async def test_each_reason_is_told_with_its_figures(house: House, reason: Exclus
     changed: dict[Exclusion, tuple[dict[str, Any], dict[str, Any]]] = {
         Exclusion.MODEL_DISABLED: ({"model_enabled": False}, {}),
         Exclusion.PROVIDER_DISABLED: ({"provider_enabled": False}, {}),
+        Exclusion.MODEL_NAME: ({"model_name": "gpt-4o-mini"}, {"model_name": "gpt-4o"}),
         Exclusion.POWER_LEVEL: ({"power_level": PowerLevel.ECO}, {}),
         Exclusion.OVER_BUDGET: ({"input_cost_per_1m": 1234.5678, "output_cost_per_1m": 0.0001}, {"free_only": True}),
         Exclusion.KEY_REQUIRED: ({"requires_byok": True}, {}),
@@ -178,17 +183,73 @@ async def test_each_reason_is_told_with_its_figures(house: House, reason: Exclus
             {"requires_byok": True},
             {"keyed_providers": {model.provider_id}, "failing_keys": {model.provider_id}},
         ),
+        Exclusion.NO_CREDENTIAL: ({}, {"without_credential": {model.provider_id}}),
         Exclusion.CAPABILITY_MISSING: ({}, {"capabilities": frozenset({"chat", "vision", "reasoning"})}),
         Exclusion.CONTEXT_TOO_SMALL: ({}, {"context_tokens": 65_000}),
         Exclusion.PROVIDER_UNHEALTHY: ({}, {"unhealthy_providers": {model.provider_id}}),
     }
     of_model, of_need = changed[reason]
-    other = replace(fit, max_context_tokens=10**6, capabilities=frozenset({"chat", "vision", "reasoning"}))
+    other = replace(
+        fit,
+        model_name=of_need.get("model_name", fit.model_name),
+        max_context_tokens=10**6,
+        capabilities=frozenset({"chat", "vision", "reasoning"}),
+    )
     catalogue = Snapshot(snapshot.number, (replace(model, **of_model), other))
     told = explain(*decided(catalogue, replace(FACTS, need=replace(need, **of_need))))
     assert [each.rank for each in told.models] == [1, 0]
     assert decision_pb2.Exclusion.Name(told.models[1].exclusion) == f"EXCLUSION_{reason.value}"
     assert told.models[1].exclusion_detail == DETAILS[reason]
+
+
+@pytest.mark.parametrize(
+    ("of_need", "of_facts", "detail"),
+    [
+        (
+            {"free_only": True},
+            {"budget_usd": Decimal(2), "spent_usd": Decimal("1.9999999999")},
+            (
+                "costs 1 and 2 US dollars per million input and output tokens, and what is left of the month's budget"
+                " does not cover the request"
+            ),
+        ),
+        (
+            {"free_only": True},
+            {"budget_usd": Decimal(2), "spent_usd": Decimal(2)},
+            "costs 1 and 2 US dollars per million input and output tokens, and the month's budget is used up",
+        ),
+        (
+            {"without_credential": {UUID(int=7)}, "failing_keys": {UUID(int=7)}, "keyed_providers": {UUID(int=7)}},
+            {},
+            "p refused the user's key in the last 15 minutes, and no other is put in its place",
+        ),
+    ],
+)
+async def test_what_the_gateway_lacked_is_told_as_it_was(
+    house: House, of_need: dict[str, Any], of_facts: dict[str, Any], detail: str
+) -> None:
+    snapshot = await house.catalog.load_snapshot()
+    free = replace(snapshot.models[0], requires_byok=False, input_cost_per_1m=0.0, output_cost_per_1m=0.0)
+    priced = replace(free, model_id=uuid4(), input_cost_per_1m=1.0, output_cost_per_1m=2.0)
+    priced = replace(priced, provider_id=UUID(int=7), provider_name="p")
+    facts = replace(FACTS, need=Need(free.power_level, **of_need), **of_facts)
+    told = explain(*decided(Snapshot(snapshot.number, (priced, free)), facts))
+    assert [each.exclusion_detail for each in told.models] == ["", detail]
+
+
+async def test_a_decision_of_the_gateway_is_told_later_with_what_it_asked_for(door: Door, house: House) -> None:
+    user = uuid4()
+    [sought] = (each for each in (await house.catalog.load_snapshot()).models if each.provider_name == LOCAL)
+    asked = Asked(user, PowerLevel.ECO, frozenset(), 0, 3, ONE_MILLION_EACH, "chat")
+    asked = replace(asked, model_name=sought.model_name, allow_fallbacks=True, needs_credential=True)
+    routed = await door.router.route(asked)
+    told = explain(routed.record, routed.decision)
+    assert (told.model_name, told.allow_fallbacks) == (sought.model_name, True)
+    without = {each.provider_id for each in told.models if each.exclusion == decision_pb2.EXCLUSION_NO_CREDENTIAL}
+    assert without == set(told.without_credential_provider_ids)
+    assert without
+    await written(door.log, routed.record.id)
+    assert await door.get(str(routed.record.id), user) == told
 
 
 async def test_the_budget_and_what_came_of_it_are_told(door: Door, house: House) -> None:

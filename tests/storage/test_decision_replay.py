@@ -102,7 +102,8 @@ async def test_none_of_many_decisions_differs_though_prices_health_latencies_bud
     random.seed(2026)
     weather, log = Weather(), DecisionLog(house.store)
     live = LiveCatalog(house.catalog, lambda: False)
-    router = Router(live, UserStates(house.store.user_state, is_told=lambda: False, most=9), weather, log)
+    states = UserStates(house.store.user_state, is_told=lambda: False, most=9)
+    router = Router(live, states, weather, log, platform_keys=house.platform_keys())
     users, numbers, made, refused = [uuid4() for _ in range(6)], set(), 0, 0
     await log.start()
     for _ in range(40):
@@ -118,6 +119,10 @@ async def test_none_of_many_decisions_differs_though_prices_health_latencies_bud
                 fallback_count=random.randrange(1, 6),
                 tokens=random.choice([ONE_MILLION_EACH, Tokens(random.randrange(9999), random.randrange(9999))]),
                 task_type="chat",
+                model_name=random.choice([None, None, random.choice(snapshot.models).model_name, "no model"]),
+                allow_fallbacks=random.random() < 0.7,
+                needs_credential=random.random() < 0.3,
+                free_only=random.random() < 0.1,
             )
             try:
                 routed = await router.route(asked)

@@ -258,7 +258,7 @@ class Edge:
         edge.parameters = replace(edge.parameters, server_address=f"127.0.0.1:{edge.server.port}")
         config_file = folder / "envoy.yaml"
         config_file.write_text(render(edge.parameters))
-        command = [*envoy_command(config_file, concurrency=1), "--file-flush-interval-msec", "50"]
+        command = envoy_command(config_file, concurrency=1)
         with (folder / "envoy.log").open("wb") as log:
             edge._process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
         await edge.until_status(200)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from conftest import User
     from llmrouter_server.runtime.local_stack import LocalStack
 
+OF_GATEWAY = {"model_name": "", "allow_fallbacks": False, "without_credential_provider_ids": []}
+"""What only the gateway asks for."""
+
 
 def explained(stack: LocalStack, user: User) -> dict[str, Any]:
     body = {"power_level": "ECO", "explain": True, "task_type": "chat"}
@@ -27,12 +30,15 @@ def test_an_explanation_tells_the_fate_of_every_model(stack: LocalStack, new_use
     user = new_user()
     answer = explained(stack, user)
     told = answer["explanation"]
-    assert {name: told[name] for name in ("user_id", "power_level", "task_type", "strategy", "weights")} == {
+    assert {
+        name: told[name] for name in ("user_id", "power_level", "task_type", "strategy", "weights", *OF_GATEWAY)
+    } == {
         "user_id": str(user.id),
         "power_level": "ECO",
         "task_type": "chat",
         "strategy": "balanced",
         "weights": {"cost": 0.4, "latency": 0.4, "quality": 0.2},
+        **OF_GATEWAY,
     }
     first, second, *others = told["models"]
     assert first == {

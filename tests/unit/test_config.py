@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
 
 from llmrouter_server.config import Settings, SettingsError
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 KEY, OLD_KEY = Fernet.generate_key().decode(), Fernet.generate_key().decode()
 DATABASE_URL = "postgresql://router:correct-horse@db.example.com:5432/router"
+SECRET = "a-secret-of-at-least-32-characters"
 REQUIRED = {
     "DATABASE_URL": DATABASE_URL,
     "BYOK_ENCRYPTION_KEY": KEY,
@@ -45,6 +43,11 @@ MALFORMED = {
     "DRAIN_TIMEOUT_SECONDS": ["0", "-0.0", "3600.1", "x", "nan", "inf", "1,5"],
     "CACHED_USERS": ["0", "-1", "10000001", "x", "1e3"],
     "USAGE_RETENTION_DAYS": ["61", "0", "36501", "x", "1.5"],
+    "GATEWAY_ADDRESS": ["50052", "localhost", "localhost:99999"],
+    "GATEWAY_SECRET": ["short", "x" * 31, "x" * 513, "with a space " * 4, "é" * 40],
+    "GATEWAY_STREAM_SECONDS": ["0", "-1", "3601", "x", "nan"],
+    "GATEWAY_ANSWER_SECONDS": ["0", "-1", "3601", "x", "inf"],
+    "GATEWAY_CONCURRENCY": ["0", "-1", "1001", "x", "1.5"],
     "ALLOW_PRIVATE_ENDPOINTS": ["maybe", "2", "-", "none"],
 }  # fmt: skip
 
@@ -79,6 +82,11 @@ WELL_FORMED = [
     ("DRAIN_TIMEOUT_SECONDS", "1", "drain_timeout_s", 1.0),
     ("CACHED_USERS", "10000000", "cached_users", 10_000_000),
     ("USAGE_RETENTION_DAYS", "62", "usage_retention_days", 62),
+    ("GATEWAY_SECRET", SECRET, "gateway_secret", SECRET),
+    ("GATEWAY_JOURNAL", "/var/log/gateway.log", "gateway_journal", Path("/var/log/gateway.log")),
+    ("GATEWAY_STREAM_SECONDS", "1.5", "gateway_stream_s", 1.5),
+    ("GATEWAY_ANSWER_SECONDS", "600", "gateway_answer_s", 600.0),
+    ("GATEWAY_CONCURRENCY", "1000", "gateway_concurrency", 1000),
     ("ALLOW_PRIVATE_ENDPOINTS", "1", "allow_private_endpoints", True),
     ("ALLOW_PRIVATE_ENDPOINTS", "False", "allow_private_endpoints", False),
 ]
@@ -93,8 +101,15 @@ def problems(env: dict[str, str]) -> str:
 
 def test_the_tables_of_this_file_know_every_variable() -> None:
     variables = {setting.metadata["variable"] for setting in dataclasses.fields(Settings)}
-    assert variables == {variable for variable, *_ in WELL_FORMED}
-    assert variables - set(MALFORMED) == {"AUTH_ISSUER", "AUTH_AUDIENCE", "AUTH_ROLES_CLAIM"}
+    assert variables == {variable for variable, *_ in WELL_FORMED} | {"GATEWAY_ADDRESS"}
+    assert variables - set(MALFORMED) == {"AUTH_ISSUER", "AUTH_AUDIENCE", "AUTH_ROLES_CLAIM", "GATEWAY_JOURNAL"}
+
+
+def test_the_gateway_needs_an_address_and_a_secret() -> None:
+    assert problems(REQUIRED | {"GATEWAY_ADDRESS": "h:1"}) == "GATEWAY_SECRET is required with GATEWAY_ADDRESS"
+    settings = Settings.from_env(REQUIRED | {"GATEWAY_ADDRESS": "h:1", "GATEWAY_SECRET": SECRET})
+    assert (settings.gateway_address, settings.gateway_secret) == ("h:1", SECRET)
+    assert SECRET not in repr(settings)
 
 
 def test_the_required_variables_are_enough_and_the_others_have_safe_defaults() -> None:
@@ -117,6 +132,12 @@ def test_the_required_variables_are_enough_and_the_others_have_safe_defaults() -
         "drain_timeout_s": 25.0,
         "cached_users": 100_000,
         "usage_retention_days": 400,
+        "gateway_address": None,
+        "gateway_secret": "",
+        "gateway_journal": None,
+        "gateway_stream_s": 30.0,
+        "gateway_answer_s": 300.0,
+        "gateway_concurrency": 100,
         "allow_private_endpoints": False,
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from llmrouter_server.catalog.snapshot import CatalogModel
 
 PROVIDER, OTHER_PROVIDER, REFUSING_PROVIDER = UUID(int=1), UUID(int=2), UUID(int=4)
+UNPAID_PROVIDER = UUID(int=5)
 NEED = Need(
     PowerLevel.ECO,
     keyed_providers={PROVIDER, REFUSING_PROVIDER},
     failing_keys={REFUSING_PROVIDER},
     capabilities={"chat", "tools"},
     context_tokens=8192,
+    without_credential={UNPAID_PROVIDER},
 )
 # Meets NEED in every respect, and the context exactly.
 FIT = replace(
@@ -59,6 +61,7 @@ def test_a_model_that_meets_every_need_is_a_candidate() -> None:
         ({"power_level": PowerLevel.PRECISION}, Exclusion.POWER_LEVEL),
         ({"provider_id": UUID(int=3)}, Exclusion.KEY_REQUIRED),
         ({"provider_id": REFUSING_PROVIDER}, Exclusion.KEY_FAILING),
+        ({"provider_id": UNPAID_PROVIDER, "requires_byok": False}, Exclusion.NO_CREDENTIAL),
         ({"capabilities": frozenset({"chat", "json"})}, Exclusion.CAPABILITY_MISSING),
         ({"capabilities": frozenset()}, Exclusion.CAPABILITY_MISSING),
         ({"max_context_tokens": 8191}, Exclusion.CONTEXT_TOO_SMALL),
@@ -74,9 +77,18 @@ def test_a_model_of_an_unhealthy_provider_is_excluded_while_a_healthy_one_is_the
 
 def test_of_several_unmet_needs_the_first_is_the_reason() -> None:
     """Everything is wrong with the model; repaired one need at a time, it gives each reason in the stated order."""
-    need = replace(NEED, free_only=True, keyed_providers=set(), failing_keys={PROVIDER}, unhealthy_providers={PROVIDER})
+    need = replace(
+        NEED,
+        model_name=OTHER_FIT.model_name,
+        free_only=True,
+        keyed_providers=set(),
+        failing_keys={PROVIDER},
+        without_credential={PROVIDER},
+        unhealthy_providers={PROVIDER},
+    )
     model = replace(
         FIT,
+        model_name="another",
         input_cost_per_1m=1.0,
         model_enabled=False,
         provider_enabled=False,
@@ -84,22 +96,21 @@ def test_of_several_unmet_needs_the_first_is_the_reason() -> None:
         capabilities=frozenset(),
         max_context_tokens=1,
     )
-    repairs = [
-        {"model_enabled": True},
-        {"provider_enabled": True},
-        {"power_level": PowerLevel.ECO},
-        {"input_cost_per_1m": 0.0, "output_cost_per_1m": 0.0},
-        {"a key": True},
-        {"requires_byok": False},
-        {"capabilities": FIT.capabilities},
-        {"max_context_tokens": 8192},
+    repairs: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({"model_enabled": True}, {}),
+        ({"provider_enabled": True}, {}),
+        ({}, {"allow_fallbacks": True}),
+        ({"power_level": PowerLevel.ECO}, {}),
+        ({"input_cost_per_1m": 0.0, "output_cost_per_1m": 0.0}, {}),
+        ({}, {"keyed_providers": {PROVIDER}}),
+        ({"requires_byok": False}, {}),
+        ({}, {"without_credential": set()}),
+        ({"capabilities": FIT.capabilities}, {}),
+        ({"max_context_tokens": 8192}, {}),
     ]
     reasons = [reason_for(model, need)]
-    for repair in repairs:
-        if "a key" in repair:
-            need = replace(need, keyed_providers={PROVIDER})
-        else:
-            model = replace(model, **repair)
+    for of_model, of_need in repairs:
+        model, need = replace(model, **of_model), replace(need, **of_need)
         reasons.append(reason_for(model, need))
     assert reasons == list(Exclusion)
     assert reason_for(model, NEED) is None
@@ -171,3 +182,49 @@ def test_by_default_a_caller_has_no_keys_and_no_provider_is_unhealthy() -> None:
         0,
         frozenset(),
     )
+
+
+# --- asked for by name ---
+
+
+@pytest.mark.parametrize("level", list(PowerLevel))
+def test_the_power_level_is_not_held_against_the_model_that_was_asked_for(level: PowerLevel) -> None:
+    need = replace(NEED, power_level=level, model_name=FIT.model_name)
+    assert select_eligible([FIT], need).candidates == (FIT,)
+
+
+def test_the_same_name_at_another_provider_and_level_is_the_model_that_was_asked_for() -> None:
+    need = replace(NEED, model_name=FIT.model_name)
+    assert reason_for(replace(FIT, power_level=PowerLevel.PRECISION), need) is None
+
+
+@pytest.mark.parametrize(
+    ("allow_fallbacks", "level", "reason"),
+    [
+        (False, PowerLevel.ECO, Exclusion.MODEL_NAME),
+        (False, PowerLevel.PRECISION, Exclusion.MODEL_NAME),
+        (True, PowerLevel.ECO, None),
+        (True, PowerLevel.PRECISION, Exclusion.POWER_LEVEL),
+    ],
+)
+def test_another_name_may_stand_in_only_if_that_is_allowed_and_only_at_the_power_level(
+    allow_fallbacks: bool, level: PowerLevel, reason: Exclusion | None
+) -> None:
+    need = replace(NEED, model_name=FIT.model_name, allow_fallbacks=allow_fallbacks)
+    assert reason_for(replace(FIT, model_name="another", power_level=level), need) is reason
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"model_enabled": False}, Exclusion.MODEL_DISABLED),
+        ({"input_cost_per_1m": 0.1}, Exclusion.OVER_BUDGET),
+        ({"provider_id": UUID(int=3)}, Exclusion.KEY_REQUIRED),
+        ({"capabilities": frozenset()}, Exclusion.CAPABILITY_MISSING),
+    ],
+)
+def test_every_other_need_is_held_against_the_named_model_too(change: dict[str, Any], reason: Exclusion) -> None:
+    free = {"input_cost_per_1m": 0.0, "output_cost_per_1m": 0.0}
+    need = replace(NEED, model_name=FIT.model_name, free_only=True)
+    eligibility = select_eligible([replace(FIT, **{**free, **change})], need)
+    assert [why for _, why in eligibility.excluded] == [reason]

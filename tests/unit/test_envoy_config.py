@@ -54,7 +54,7 @@ def test_values_cannot_break_out_of_their_quotes() -> None:
 
 
 def issuer_cluster(config: Any) -> Any:
-    (_, cluster) = config["static_resources"]["clusters"]
+    *_, cluster = config["static_resources"]["clusters"]
     assert cluster["name"] == cluster["load_assignment"]["cluster_name"] == "issuer"
     return cluster
 

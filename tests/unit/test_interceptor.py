@@ -55,6 +55,7 @@ ERRORS = {
     "already_exists": errors.already_exists("provider", "name", "Größer"),
     "etag_mismatch": errors.etag_mismatch("provider"),
     "budget_exceeded": errors.budget_exceeded(Decimal(50), Decimal("50.12"), 3600),
+    "no_room_in_budget": errors.no_room_in_budget(Decimal(50), Decimal("1.25"), 800),
     "rate_limited": errors.rate_limited("at most 5 key changes a minute; try again in 42 s", 42),
     "unauthenticated": errors.unauthenticated("the token has expired"),
     "role_required": errors.role_required("this call needs the role admin"),

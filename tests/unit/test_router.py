@@ -2,76 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, cast
-from uuid import UUID
 
 import pytest
 
-from llmrouter_server.catalog.snapshot import PowerLevel, Snapshot
+from llmrouter_server.catalog.snapshot import PowerLevel
 from llmrouter_server.errors import DomainError
 from llmrouter_server.routing.eligibility import Exclusion
-from llmrouter_server.routing.router import Asked, Routed, Router
-from llmrouter_server.routing.scoring import ONE_MILLION_EACH
-from llmrouter_server.routing.state import UserState
 from llmrouter_server.settings.preferences import Preferences, RoutingConfig
-from unit.seed_catalog import MODELS, provider_id
-
-if TYPE_CHECKING:
-    from collections.abc import Set as AbstractSet
-
-    from llmrouter_server.routing.record import DecisionRecord
-
-USER = UUID(int=1)
-NOW = datetime(2026, 3, 31, 23, 0, tzinfo=UTC)
-NEW_USER = UserState(month=NOW.date().replace(day=1))
-LOCAL, GROQ, OPENROUTER = (provider_id(name) for name in ("Local vLLM", "Groq", "OpenRouter"))
-
-
-@dataclass
-class View:
-    unhealthy: AbstractSet[UUID] = frozenset()
-    probe_due: AbstractSet[UUID] = frozenset()
-    live_latencies: dict[UUID, int] = field(default_factory=dict)
-
-
-@dataclass
-class World:
-    """All that a router asks; each test changes what it is about."""
-
-    user: UserState = NEW_USER
-    health: View = field(default_factory=View)
-    probes: list[UUID] = field(default_factory=list)
-    probes_left: int = 1
-    kept: list[DecisionRecord] = field(default_factory=list)
-
-    async def get(self, _user_id: UUID) -> UserState:
-        return self.user
-
-    async def current(self) -> Snapshot:
-        return Snapshot(7, tuple(MODELS))
-
-    def view(self) -> View:
-        return self.health
-
-    def take_probe(self, provider: UUID) -> bool:
-        self.probes.append(provider)
-        self.probes_left -= 1
-        return self.probes_left >= 0
-
-    def add(self, record: DecisionRecord, _ranked: object) -> None:
-        self.kept.append(record)
-
-    async def route(self, level: PowerLevel | None = PowerLevel.ECO, **changes: Any) -> Routed:
-        me = cast("Any", self)
-        asked = Asked(USER, level, frozenset(), 0, 3, ONE_MILLION_EACH, "chat")
-        return await Router(me, me, me, me, lambda: NOW).route(replace(asked, **changes))
-
-
-def names(routed: Routed) -> list[str]:
-    return [scored.model.model_name for scored in routed.decision.ranked]
+from unit.routing_world import GROQ, LOCAL, NOW, OPENROUTER, USER, View, World, names, over_budget
+from unit.seed_catalog import MODELS
 
 
 async def test_the_decision_is_kept_with_what_it_was_made_from() -> None:
@@ -110,11 +51,6 @@ async def test_nobody_eligible_is_not_kept_and_says_why() -> None:
 
 
 # --- budget ---
-
-
-def over_budget(on_exceeded: str) -> UserState:
-    preferences = Preferences(monthly_budget_usd=Decimal(50), on_budget_exceeded=on_exceeded)
-    return UserState(month=NOW.date().replace(day=1), preferences=preferences, spent_usd=Decimal("50.12"))
 
 
 async def test_over_the_budget_only_free_eco_models_are_left() -> None:

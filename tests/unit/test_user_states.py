@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from llmrouter_server import errors
+from llmrouter_server.byok.live_keys import KeptKey
 from llmrouter_server.routing.state import UserState, UserStates
 from llmrouter_server.settings.preferences import Preferences
 
@@ -153,6 +154,12 @@ async def test_a_read_that_fails_is_not_remembered() -> None:
     for _ in range(2):
         with pytest.raises(errors.DomainError):
             await states.get(USER)
+
+
+def test_a_state_does_not_show_the_keys_in_it() -> None:
+    key = KeptKey(OTHER, "gAAAAA-of-somebody")
+    state = UserState(month=MARCH, sealed_keys={USER: key})
+    assert "gAAAAA" not in f"{state} {state!r} {key} {key!r} {state.sealed_keys}"
 
 
 def test_a_refused_key_is_left_out_for_fifteen_minutes() -> None:

@@ -10,7 +10,7 @@ from llmrouter_server.byok import store
 from llmrouter_server.byok.cipher import PLATFORM_USER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from uuid import UUID
 
     from llmrouter_server.byok.cipher import Cipher, Credential
@@ -20,10 +20,13 @@ NO_KEY: Mapping[str, object] = {"is_set": False}
 
 
 class PlatformKeyStore:
-    """Stores and erases platform keys, each time with a record of which admin did it, in one transaction."""
+    """Stores and erases platform keys, each time with a record of which admin did it, in one transaction.
 
-    def __init__(self, database: Database, cipher: Cipher) -> None:
-        self._database, self._cipher = database, cipher
+    `changed` is called after each change, so that whoever made it sees it next.
+    """
+
+    def __init__(self, database: Database, cipher: Cipher, changed: Callable[[], None] = lambda: None) -> None:
+        self._database, self._cipher, self._changed = database, cipher, changed
 
     async def set(self, provider_id: UUID, credential: Credential, *, admin_id: UUID) -> None:
         """Store the key in place of the one before; RESOURCE_NOT_FOUND: no such provider."""
@@ -42,6 +45,7 @@ class PlatformKeyStore:
                 after=_shown(credential.prefix),
             )
             await record_change(connection, change)
+        self._changed()
 
     async def delete(self, provider_id: UUID, *, admin_id: UUID) -> None:
         """Erase the key, if there is one; RESOURCE_NOT_FOUND: no such provider."""
@@ -61,6 +65,7 @@ class PlatformKeyStore:
                 after=NO_KEY,
             )
             await record_change(connection, change)
+        self._changed()
 
     async def get(self, provider_id: UUID) -> Credential | None:
         """Return the key, or None. Not audited: whoever uses it must be. DecryptionError when it is not readable."""

@@ -10,6 +10,7 @@ import uuid_utils.compat as uuid_utils
 
 from llmrouter_server import errors
 from llmrouter_server.byok.cipher import PLATFORM_USER
+from llmrouter_server.byok.live_keys import KeptKey
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -119,6 +120,7 @@ returning k.user_id"""
 # Its lock lets one change of a platform key of this provider happen at a time.
 LOCK_PROVIDER = "select true from llm_providers where id = $1 for no key update"
 GET_PLATFORM_KEY = "select encrypted_api_key, key_prefix from llm_platform_keys where provider_id = $1"
+LIST_PLATFORM_KEYS = "select provider_id, encrypted_api_key from llm_platform_keys"
 UPSERT_PLATFORM_KEY = """
 insert into llm_platform_keys (provider_id, encrypted_api_key, key_prefix) values ($1, $2, $3)
 on conflict (provider_id) do update set
@@ -202,7 +204,7 @@ class SealedKey:
 
 
 class KeyStore:
-    """Users' keys; the methods that take a user work on their own only."""
+    """Stored keys; the methods that take a user work on their own only."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -272,6 +274,12 @@ class KeyStore:
         if row is None or row["ciphertext"] is None:
             raise errors.not_found("provider" if row is None else "key")
         return SealedKey(**row, user_id=PLATFORM_USER if row["key_id"] is None else user_id)
+
+    async def platform_keys(self) -> Mapping[UUID, KeptKey]:
+        """Return the platform's keys, by provider."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(LIST_PLATFORM_KEYS)
+        return {row["provider_id"]: KeptKey(None, row["encrypted_api_key"]) for row in rows}
 
     async def mark_tried(self, key: SealedKey, refused_at: datetime | None) -> bool:
         """Note when a user's key was refused, or (None) that it works; True if that is news. A newer key is left."""

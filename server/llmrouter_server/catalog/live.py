@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
-from llmrouter_server import errors
 from llmrouter_server.runtime import telemetry
+from llmrouter_server.runtime.shared_look import SharedLook
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,9 +26,7 @@ class LiveCatalog:
         self._store, self._is_told = store, is_told
         self._snapshot: Snapshot | None = None
         self._is_stale = True
-        self._looking = asyncio.Lock()
-        self._begun = self._ended = 0
-        self._outcome: Snapshot | errors.DomainError = errors.unavailable()
+        self._read = SharedLook(self._look)
         self._hit = telemetry.CACHE.labels("catalog", "hit")
         self._miss = telemetry.CACHE.labels("catalog", "miss")
 
@@ -49,25 +46,6 @@ class LiveCatalog:
             return self._snapshot
         return await self._read()
 
-    async def _read(self) -> Snapshot:
-        """Look at the database. All who come while a look is under way share the next one, its failure included.
-
-        They cannot share the one under way: it may have begun before a change that they must see.
-        """
-        begun = self._begun
-        async with self._looking:
-            if self._ended <= begun:
-                self._begun += 1
-                number = self._begun
-                try:
-                    self._outcome = self._snapshot = await self._look()
-                except errors.DomainError as error:
-                    self._outcome = error
-                self._ended = number
-            if isinstance(self._outcome, errors.DomainError):
-                raise self._outcome
-            return self._outcome
-
     async def _look(self) -> Snapshot:
         known = None if self._is_stale else self._snapshot
         if known is not None and (self._is_told() or await self._store.catalog_number() == known.number):
@@ -79,5 +57,6 @@ class LiveCatalog:
         except BaseException:
             self._is_stale = True
             raise
+        self._snapshot = snapshot
         telemetry.CATALOG_SNAPSHOT.set(snapshot.number)
         return snapshot

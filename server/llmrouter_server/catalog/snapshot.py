@@ -44,6 +44,8 @@ class CatalogModel:
     requires_byok: bool
     model_enabled: bool
     provider_enabled: bool
+    provider_type: str = ""
+    """Empty in snapshots from before it was kept."""
 
 
 @dataclass(frozen=True, slots=True)

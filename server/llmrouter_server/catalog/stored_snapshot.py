@@ -38,4 +38,5 @@ def _model(stored: Mapping[str, Any]) -> CatalogModel:
         requires_byok=stored["requires_byok"],
         model_enabled=stored["model_enabled"],
         provider_enabled=stored["provider_enabled"],
+        provider_type=stored.get("provider_type", ""),
     )

@@ -19,10 +19,12 @@ class Exclusion(enum.Enum):
 
     MODEL_DISABLED = "MODEL_DISABLED"
     PROVIDER_DISABLED = "PROVIDER_DISABLED"
+    MODEL_NAME = "MODEL_NAME"
     POWER_LEVEL = "POWER_LEVEL"
     OVER_BUDGET = "OVER_BUDGET"
     KEY_REQUIRED = "KEY_REQUIRED"
     KEY_FAILING = "KEY_FAILING"
+    NO_CREDENTIAL = "NO_CREDENTIAL"
     CAPABILITY_MISSING = "CAPABILITY_MISSING"
     CONTEXT_TOO_SMALL = "CONTEXT_TOO_SMALL"
     PROVIDER_UNHEALTHY = "PROVIDER_UNHEALTHY"
@@ -42,6 +44,12 @@ class Need:
     capabilities: AbstractSet[str] = frozenset()
     context_tokens: int = 0
     unhealthy_providers: AbstractSet[UUID] = frozenset()
+    model_name: str | None = None
+    """The model that was asked for by its name, if one was: the power level is not held against it."""
+    allow_fallbacks: bool = False
+    """Whether models of other names, of the power level, may stand in for it."""
+    without_credential: AbstractSet[UUID] = frozenset()
+    """Providers without BYOK that could not be paid: there is no key, of anybody, that could be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +83,16 @@ def select_eligible(models: Iterable[CatalogModel], need: Need) -> Eligibility:
 
 def _exclusion(model: CatalogModel, need: Need) -> Exclusion | None:
     """Return the first reason, in the order of Exclusion. Branches, because this runs for every model every time."""
-    if not model.model_enabled:
-        return Exclusion.MODEL_DISABLED
-    if not model.provider_enabled:
-        return Exclusion.PROVIDER_DISABLED
-    if model.power_level is not need.power_level:
-        return Exclusion.POWER_LEVEL
+    if not (model.model_enabled and model.provider_enabled):
+        return Exclusion.PROVIDER_DISABLED if model.model_enabled else Exclusion.MODEL_DISABLED
+    if need.model_name is None:
+        if model.power_level is not need.power_level:
+            return Exclusion.POWER_LEVEL
+    elif model.model_name != need.model_name:
+        if not need.allow_fallbacks:
+            return Exclusion.MODEL_NAME
+        if model.power_level is not need.power_level:
+            return Exclusion.POWER_LEVEL
     if need.free_only and (model.input_cost_per_1m or model.output_cost_per_1m):
         return Exclusion.OVER_BUDGET
     return _unusable(model, need)
@@ -91,6 +103,8 @@ def _unusable(model: CatalogModel, need: Need) -> Exclusion | None:
         return Exclusion.KEY_REQUIRED
     if model.requires_byok and model.provider_id in need.failing_keys:
         return Exclusion.KEY_FAILING
+    if need.without_credential and model.provider_id in need.without_credential:
+        return Exclusion.NO_CREDENTIAL
     if not need.capabilities <= model.capabilities:
         return Exclusion.CAPABILITY_MISSING
     if model.max_context_tokens < need.context_tokens:

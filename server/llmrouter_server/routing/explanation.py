@@ -49,9 +49,12 @@ def explain(record: DecisionRecord, decision: Decision) -> decision_pb2.Decision
         keyed_provider_ids=_ids(need.keyed_providers),
         failing_key_provider_ids=_ids(need.failing_keys),
         degraded=decision.degraded,
+        model_name=need.model_name or "",
+        allow_fallbacks=need.allow_fallbacks,
+        without_credential_provider_ids=_ids(need.without_credential),
         models=[
             *(_candidate(scored, rank, facts) for rank, scored in enumerate(decision.ranked, start=1)),
-            *(_excluded(model, reason, need) for model, reason in excluded),
+            *(_excluded(model, reason, facts) for model, reason in excluded),
         ],
     )
 
@@ -70,10 +73,10 @@ def _candidate(scored: Scored, rank: int, facts: Facts) -> decision_pb2.ModelVer
     return verdict
 
 
-def _excluded(model: CatalogModel, reason: Exclusion, need: Need) -> decision_pb2.ModelVerdict:
+def _excluded(model: CatalogModel, reason: Exclusion, facts: Facts) -> decision_pb2.ModelVerdict:
     verdict = _verdict(model)
     verdict.exclusion = decision_pb2.Exclusion.Value(f"EXCLUSION_{reason.value}")
-    verdict.exclusion_detail = _detail(model, reason, need)
+    verdict.exclusion_detail = _detail(model, reason, facts)
     return verdict
 
 
@@ -87,21 +90,36 @@ def _verdict(model: CatalogModel) -> decision_pb2.ModelVerdict:
     )
 
 
-def _detail(model: CatalogModel, reason: Exclusion, need: Need) -> str:
+def _detail(model: CatalogModel, reason: Exclusion, facts: Facts) -> str:
+    need = facts.need
     return {
         Exclusion.MODEL_DISABLED: "the model is disabled",
         Exclusion.PROVIDER_DISABLED: f"{model.provider_name} is disabled",
+        Exclusion.MODEL_NAME: f"{need.model_name} was asked for by name",
         Exclusion.POWER_LEVEL: f"is {model.power_level.name}, {need.power_level.name} was routed for",
         Exclusion.OVER_BUDGET: (
             f"costs {_price(model.input_cost_per_1m)} and {_price(model.output_cost_per_1m)} US dollars per million "
-            "input and output tokens, and the month's budget is used up"
+            f"input and output tokens, and {_shortage(facts)}"
         ),
         Exclusion.KEY_REQUIRED: f"{model.provider_name} needs a key of the user's own, and there is no active one",
         Exclusion.KEY_FAILING: f"{model.provider_name} refused the user's key in the last 15 minutes",
+        Exclusion.NO_CREDENTIAL: _no_credential(model, need),
         Exclusion.CAPABILITY_MISSING: f"lacks {', '.join(sorted(need.capabilities - model.capabilities))}",
         Exclusion.CONTEXT_TOO_SMALL: (f"holds {model.max_context_tokens} tokens, {need.context_tokens} were asked for"),
         Exclusion.PROVIDER_UNHEALTHY: f"{model.provider_name} is unhealthy",
     }[reason]
+
+
+def _shortage(facts: Facts) -> str:
+    if facts.budget_usd is None or facts.spent_usd >= facts.budget_usd:
+        return "the month's budget is used up"
+    return "what is left of the month's budget does not cover the request"
+
+
+def _no_credential(model: CatalogModel, need: Need) -> str:
+    if model.provider_id in need.failing_keys:
+        return f"{model.provider_name} refused the user's key in the last 15 minutes, and no other is put in its place"
+    return f"{model.provider_name} takes no request without a key, and neither the user nor the operator has one there"
 
 
 def _price(dollars: float) -> str:

@@ -100,6 +100,9 @@ def facts_to_json(facts: Facts, ranked: Iterable[Scored]) -> str:
             "capabilities": sorted(need.capabilities),
             "context_tokens": need.context_tokens,
             "unhealthy_providers": sorted(map(str, need.unhealthy_providers)),
+            "model_name": need.model_name,
+            "allow_fallbacks": need.allow_fallbacks,
+            "without_credential": sorted(map(str, need.without_credential)),
             "weights": [facts.weights.cost, facts.weights.latency, facts.weights.quality],
             "tokens": [facts.tokens.input, facts.tokens.output],
             "strategy": facts.strategy,
@@ -116,7 +119,10 @@ def facts_to_json(facts: Facts, ranked: Iterable[Scored]) -> str:
 
 
 def facts_from_json(value: Mapping[str, Any]) -> Facts:
-    """Read facts; KeyError or ValueError when they are not what facts_to_json wrote."""
+    """Read facts; KeyError or ValueError when they are not what facts_to_json wrote.
+
+    Facts from before the gateway lack what only it asks for.
+    """
     return Facts(
         need=Need(
             power_level=PowerLevel[value["power_level"]],
@@ -126,6 +132,9 @@ def facts_from_json(value: Mapping[str, Any]) -> Facts:
             capabilities=frozenset(value["capabilities"]),
             context_tokens=value["context_tokens"],
             unhealthy_providers=frozenset(map(UUID, value["unhealthy_providers"])),
+            model_name=value.get("model_name"),
+            allow_fallbacks=value.get("allow_fallbacks", False),
+            without_credential=frozenset(map(UUID, value.get("without_credential", ()))),
         ),
         weights=Weights(*value["weights"]),
         tokens=Tokens(*value["tokens"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,9 +11,11 @@ import uuid_utils.compat as uuid_utils
 
 from llmrouter_server import errors
 from llmrouter_server.catalog.snapshot import PowerLevel
-from llmrouter_server.routing.eligibility import Need
+from llmrouter_server.routing.eligibility import Need, select_eligible
+from llmrouter_server.routing.payment import find_keys, find_unpayable
 from llmrouter_server.routing.record import DecisionRecord, Facts, choices_of
 from llmrouter_server.routing.scoring import PRESETS, Tokens, Weights
+from llmrouter_server.routing.state import NO_KEYS, NOBODY
 from llmrouter_server.runtime import telemetry
 
 if TYPE_CHECKING:
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from uuid import UUID
 
+    from llmrouter_server.byok.live_keys import KeptKey, PlatformKeys
+    from llmrouter_server.byok.store import SealedKey
     from llmrouter_server.catalog.live import LiveCatalog
-    from llmrouter_server.catalog.snapshot import Snapshot
+    from llmrouter_server.catalog.snapshot import CatalogModel, Snapshot
     from llmrouter_server.routing.log import DecisionLog
     from llmrouter_server.routing.selection import Decision
     from llmrouter_server.routing.state import UserState, UserStates
@@ -66,14 +70,27 @@ class Asked:
     fallback_count: int
     tokens: Tokens
     task_type: str
+    model_name: str | None = None
+    """The provider's own identifier of the model that is wanted; then only models of this name are."""
+    allow_fallbacks: bool = False
+    """Whether models of other names may come after it."""
+    needs_credential: bool = False
+    """Whether a provider must be left out when there is no key to pay it with."""
+    free_only: bool = False
+    """Decide as if the month's budget were used up: what is left of it does not cover the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """A decision with its record."""
+    """A decision with its record, and what its providers would be paid with when that was asked for."""
 
     decision: Decision
     record: DecisionRecord
+    _keys: Mapping[UUID, SealedKey] | None = field(default=None, repr=False)
+
+    def key_for(self, provider_id: UUID) -> SealedKey | None:
+        """Return the key for a ranked model's provider, the user's own first; None: it takes requests without one."""
+        return self._keys.get(provider_id) if self._keys else None
 
 
 class Router:
@@ -85,16 +102,20 @@ class Router:
         users: UserStates,
         health: Health,
         log: DecisionLog,
+        *,
+        platform_keys: PlatformKeys,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._catalog, self._users, self._health, self._log, self._now = catalog, users, health, log, now
+        self._platform_keys = platform_keys
 
     async def route(self, asked: Asked) -> Routed:
         """Decide, and have the decision kept. NO_ELIGIBLE_MODEL; BUDGET_EXCEEDED."""
         user = await self._users.get(asked.user_id)
         snapshot = await self._catalog.current()
+        platform = await self._platform_keys.current() if asked.needs_credential else NO_KEYS
         view = self._health.view()
-        facts, decision = self._decide(snapshot, self._facts(asked, user, view), view)
+        facts, decision = self._decide(snapshot, self._facts(asked, user, view, snapshot, platform), view)
         _count(decision, facts)
         if not decision.ranked:
             raise errors.no_eligible_model(Counter(reason.value for _, reason in decision.excluded))
@@ -107,24 +128,63 @@ class Router:
             degraded=decision.degraded,
         )
         self._log.add(record, decision.ranked)
-        return Routed(decision, record)
+        if not asked.needs_credential:
+            return Routed(decision, record)
+        models = (scored.model for scored in decision.ranked)
+        return Routed(decision, record, find_keys(models, asked.user_id, user.sealed_keys, platform))
 
-    def _facts(self, asked: Asked, user: UserState, view: HealthView) -> Facts:
+    async def downgrades(self, user_id: UUID) -> bool:
+        """Tell whether the user would rather have free models than an error when the month's budget is used up."""
+        return (await self._users.get(user_id)).preferences.on_budget_exceeded == "downgrade"
+
+    async def usable_models(self, user_id: UUID) -> list[CatalogModel]:
+        """Return the models of every power level that could be had for the user, with a key to pay them.
+
+        The providers' health is left out: it comes and goes.
+        """
+        user = await self._users.get(user_id)
+        if user.is_over_budget and user.preferences.on_budget_exceeded == "reject":
+            return []
+        snapshot = await self._catalog.current()
+        failing = user.failing_keys(self._now())
+        platform = await self._platform_keys.current()
+        need = Need(
+            power_level=PowerLevel.ECO,
+            keyed_providers=user.keyed_providers,
+            failing_keys=failing,
+            free_only=user.is_over_budget,
+            without_credential=find_unpayable(snapshot.models, user.sealed_keys, platform, failing),
+        )
+        by_level = (select_eligible(snapshot.models, replace(need, power_level=level)) for level in PowerLevel)
+        return [model for eligibility in by_level for model in eligibility.candidates]
+
+    def _facts(
+        self, asked: Asked, user: UserState, view: HealthView, snapshot: Snapshot, platform: Mapping[UUID, KeptKey]
+    ) -> Facts:
         now, preferences = self._now(), user.preferences
-        level = asked.power_level or preferences.preferred_power_level
-        budget = preferences.monthly_budget_usd
-        if user.is_over_budget:
+        named = _levels(asked.model_name, snapshot) if asked.model_name is not None else ()
+        level = asked.power_level or min(named, key=_by_value, default=preferences.preferred_power_level)
+        budget, failing = preferences.monthly_budget_usd, user.failing_keys(now)
+        is_downgraded = asked.free_only or user.is_over_budget
+        if is_downgraded:
             if preferences.on_budget_exceeded == "reject" and budget is not None:
                 raise errors.budget_exceeded(budget, user.spent_usd, _seconds_to_next_month(now))
             level = PowerLevel.ECO
         need = Need(
             power_level=level,
             keyed_providers=user.keyed_providers,
-            failing_keys=user.failing_keys(now),
-            free_only=user.is_over_budget,
+            failing_keys=failing,
+            free_only=is_downgraded,
             capabilities=asked.capabilities,
             context_tokens=asked.context_tokens,
             unhealthy_providers=view.unhealthy,
+            model_name=asked.model_name,
+            allow_fallbacks=asked.allow_fallbacks and bool(named),  # nothing stands in for what is not there
+            without_credential=(
+                find_unpayable(snapshot.models, user.sealed_keys, platform, failing)
+                if asked.needs_credential
+                else NOBODY
+            ),
         )
         return Facts(
             need=need,
@@ -152,6 +212,14 @@ class Router:
                 return probing, tried
             due.remove(primary)
         return facts, decision
+
+
+def _levels(model_name: str, snapshot: Snapshot) -> list[PowerLevel]:
+    return [model.power_level for model in snapshot.models if model.model_name == model_name]
+
+
+def _by_value(level: PowerLevel) -> int:
+    return level.value
 
 
 def _weights(config: RoutingConfig) -> Weights:

@@ -35,9 +35,14 @@ def decide(
     tokens: Tokens = ONE_MILLION_EACH,
     live_latencies: Mapping[UUID, int] = NO_LIVE_LATENCIES,
 ) -> Decision:
-    """Filter, score and order. Nobody eligible: `ranked` is empty, and `excluded` says why."""
+    """Filter, score and order; models that were asked for by name come first, whatever their scores.
+
+    Nobody eligible: `ranked` is empty, and `excluded` says why.
+    """
     eligibility = select_eligible(models, need)
     ranked = sorted(score(eligibility.candidates, weights, tokens, live_latencies), key=_rank)
+    if need.model_name is not None:
+        ranked.sort(key=lambda scored: scored.model.model_name != need.model_name)  # the order within stays
     return Decision(tuple(ranked), eligibility.excluded, eligibility.degraded)
 
 

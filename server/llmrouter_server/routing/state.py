@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -16,10 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from collections.abc import Set as AbstractSet
 
+    from llmrouter_server.byok.live_keys import KeptKey
+
 USER_CHANNEL, SPEND_CHANNEL = "llmrouter_user", "llmrouter_spend"
 REFUSED_FOR = timedelta(minutes=15)
 """How long a key that its provider refused is left out."""
 NOBODY: frozenset[UUID] = frozenset()
+NO_KEYS: Mapping[UUID, KeptKey] = MappingProxyType({})
 DEFAULTS = Preferences()
 
 
@@ -35,6 +39,8 @@ class UserState:
     refused_at: Mapping[UUID, datetime] | None = None
     """When a provider last refused the user's key; none when none did."""
     spent_usd: Decimal = Decimal(0)
+    sealed_keys: Mapping[UUID, KeptKey] = field(default_factory=lambda: NO_KEYS, repr=False)
+    """The user's active keys, encrypted, by provider."""
 
     def failing_keys(self, now: datetime) -> AbstractSet[UUID]:
         """Return the providers that refused the user's key in the last 15 minutes."""

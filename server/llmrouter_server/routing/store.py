@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmrouter_server import errors
+from llmrouter_server.byok.live_keys import KeptKey
 from llmrouter_server.routing.record import moment_of, record_from_row
-from llmrouter_server.routing.state import UserState
+from llmrouter_server.routing.state import NO_KEYS, UserState
 from llmrouter_server.settings.store import preferences_of
 
 if TYPE_CHECKING:
@@ -19,16 +20,15 @@ if TYPE_CHECKING:
 
 USER_STATE = """
 select s.preferred_power_level, s.routing_config, s.monthly_budget_usd, s.on_budget_exceeded, s.updated_at,
-    coalesce(l.spent_usd, 0) as spent_usd,
-    array(
-        select k.provider_id from user_provider_keys k where k.user_id = u.id and k.is_active order by k.provider_id
-    ) as keyed_providers,
-    array(
-        select k.refused_at from user_provider_keys k where k.user_id = u.id and k.is_active order by k.provider_id
-    ) as refused_at
+    coalesce(l.spent_usd, 0) as spent_usd, k.providers, k.ids, k.ciphertexts, k.refused_at
 from (select $1::uuid as id) as u
 left join user_llm_settings s on s.user_id = u.id
-left join llm_budget_ledger l on l.user_id = u.id and l.month = $2"""
+left join llm_budget_ledger l on l.user_id = u.id and l.month = $2
+cross join lateral (
+    select array_agg(provider_id) as providers, array_agg(id) as ids, array_agg(encrypted_api_key) as ciphertexts,
+        array_agg(refused_at) as refused_at
+    from user_provider_keys where user_id = u.id and is_active
+) as k"""
 
 ENSURE_PARTITION = "select llm_decisions_ensure_partition($1)"
 INSERT_DECISIONS = """
@@ -61,14 +61,19 @@ class RoutingStore:
         """Read what routing needs to know of a user, in one query."""
         async with self._database.connection() as connection:
             row = await connection.fetchrow(USER_STATE, user_id, month)
-        keys = zip(row["keyed_providers"], row["refused_at"], strict=True)
-        refused = {provider: at for provider, at in keys if at is not None}
+        providers = row["providers"] or ()
+        sealed, refused = NO_KEYS, {}
+        if providers:
+            sealed = dict(zip(providers, map(KeptKey, row["ids"], row["ciphertexts"]), strict=True))
+            refusals = zip(providers, row["refused_at"], strict=True)
+            refused = {provider: at for provider, at in refusals if at is not None}
         return UserState(
             month=month,
             preferences=preferences_of(row if row["preferred_power_level"] is not None else None),
-            keyed_providers=frozenset(row["keyed_providers"]),
+            keyed_providers=frozenset(providers),
             refused_at=refused or None,
             spent_usd=row["spent_usd"],
+            sealed_keys=sealed,
         )
 
     async def write_decisions(self, columns: Sequence[Sequence[object]], days: Collection[date]) -> None:

@@ -61,6 +61,27 @@ class EdgeParameters:
         default="127.0.0.1:50051",
         metadata={"help": "HOST:PORT of the gRPC server; a name's addresses are its replicas."},
     )
+    gateway_address: str = field(
+        default="127.0.0.1:50052",
+        metadata={"help": "HOST:PORT of the server's side of the data plane (its GATEWAY_ADDRESS)."},
+    )
+    gateway_secret: str = field(
+        default="",
+        repr=False,
+        metadata={
+            "help": "The server's GATEWAY_SECRET. It stands in the configuration: keep that file to Envoy alone."
+        },
+    )
+    journal: Path = field(
+        default=Path("/dev/null"),
+        metadata={"help": "File that notes what became of each chat request, for `llmrouter reconcile`."},
+    )
+    gateway_longest_s: int = field(
+        default=900, metadata={"help": "Seconds a chat request may take in all, its answer included."}
+    )
+    gateway_silence_s: int = field(
+        default=60, metadata={"help": "Seconds without a byte after which a stream is cut off."}
+    )
     admin_socket: Path = field(
         default=Path("/run/llmrouter/envoy-admin.sock"),
         metadata={"help": "Unix socket of Envoy's admin interface, mode 0600."},
@@ -92,7 +113,9 @@ class EdgeParameters:
     )
     ca_file: Path = field(
         default=Path("/etc/ssl/certs/ca-certificates.crt"),
-        metadata={"help": "Certificates of the authorities trusted for an https JWKS URL, as Envoy sees the file."},
+        metadata={
+            "help": "Certificates of the authorities trusted for https providers and JWKS URLs, as Envoy sees the file."
+        },
     )
     envoy_dir: Path = field(
         default_factory=lambda: resource_dir("envoy"),
@@ -101,7 +124,7 @@ class EdgeParameters:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work; EdgeParameterError says which parameter and why."""
-        for name in ("listen_address", "server_address"):
+        for name in ("listen_address", "server_address", "gateway_address"):
             _split_address(name, getattr(self, name))
         for name in _REQUIRED:
             if not getattr(self, name).strip():
@@ -125,6 +148,8 @@ class EdgeParameters:
             ("global_requests_per_s", 1_000_000),
             ("deadline_s", 3600),
             ("jwks_refresh_s", 3600),
+            ("gateway_longest_s", 3600),
+            ("gateway_silence_s", 3600),
         ):
             if not 1 <= getattr(self, name) <= most:
                 raise EdgeParameterError(f"{name} must be from 1 to {most}, not {getattr(self, name)}")
@@ -135,17 +160,25 @@ def render(parameters: EdgeParameters) -> str:
     template = (parameters.envoy_dir / "envoy.yaml").read_text(encoding="utf-8")
     listen_host, listen_port = _split_address("listen_address", parameters.listen_address)
     server_host, server_port = _split_address("server_address", parameters.server_address)
+    gateway_host, gateway_port = _split_address("gateway_address", parameters.gateway_address)
     origins = [re.escape(origin) for origin in parameters.allowed_origins]
     values = {
         "ACCESS_LOG": parameters.access_log.absolute(),
         "ADMIN_SOCKET": parameters.admin_socket.absolute(),
         "AUDIENCE": parameters.audience,
+        "CA_FILE": parameters.ca_file.absolute(),
         "CORS_ORIGIN_REGEX": _any_of(*origins, parameters.cors_origin_regex),
         "CSRF_HOST_REGEX": _any_of(*(origin.partition("://")[2] for origin in origins)),
         "DEADLINE_S": parameters.deadline_s,
         "ENVOY_DIR": parameters.envoy_dir.absolute(),
+        "GATEWAY_HOST": gateway_host,
+        "GATEWAY_LONGEST_S": parameters.gateway_longest_s,
+        "GATEWAY_PORT": gateway_port,
+        "GATEWAY_SECRET": parameters.gateway_secret,
+        "GATEWAY_SILENCE_S": parameters.gateway_silence_s,
         "GLOBAL_PER_S": parameters.global_requests_per_s,
         "ISSUER": parameters.issuer,
+        "JOURNAL": parameters.journal.absolute(),
         "LISTEN_HOST": listen_host,
         "LISTEN_PORT": listen_port,
         "SERVER_HOST": server_host,
@@ -191,6 +224,8 @@ def envoy_command(
         str(concurrency),
         "--log-level",
         log_level,
+        "--file-flush-interval-msec",  # of the logs, the journal among them
+        "200",
         "--disable-hot-restart",
     ]
 
@@ -279,7 +314,6 @@ def _jwks_values(parameters: EdgeParameters) -> dict[str, object]:
     host = url["host"].strip("[]").lower()
     is_address = re.fullmatch(r"[\d.]+|.*:.*", host)
     return {
-        "CA_FILE": parameters.ca_file.absolute(),
         "JWKS_CACHE_S": parameters.jwks_refresh_s + 5,  # Envoy reads them again 5 s before they would be too old
         "JWKS_HOST": host,
         "JWKS_PORT": port,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -30,7 +31,7 @@ from llmrouter_server.runtime.local_packages import REPAIR, PackageError, damage
 from llmrouter_server.runtime.local_ports import HOST, accepts, free_ports, holder_of, http_status, is_free
 from llmrouter_server.runtime.local_postgres_place import own_folder
 from llmrouter_server.runtime.local_process import Child, bound_log
-from llmrouter_server.runtime.local_secrets import secret
+from llmrouter_server.runtime.local_secrets import secret, write_secret
 from llmrouter_server.runtime.postgres import EmbeddedPostgres, PostgresError
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Ports:
     http: int = 8080
     grpc: int = 50051
     metrics: int = 9464
+    gateway: int = 0
 
 
 PORT_FLAGS = {"http": "--port", "grpc": "--grpc-port", "metrics": "--metrics-port"}
@@ -85,7 +87,7 @@ class LocalStack:
         self.postgres = EmbeddedPostgres(self.home / "postgres", durable=durable, log=logs / "postgres.log", say=say)
         self.server = Child("the server", logs / "server.log")
         self.envoy = Child("Envoy", logs / "envoy.log")
-        self.access_log = logs / "access.log"
+        self.access_log, self.journal = logs / "access.log", logs / "gateway.log"
         self._identity: DevIdentity | None = None
         self._lock: int | None = None
         self._short_folder: Path | None = None
@@ -213,6 +215,9 @@ class LocalStack:
             "AUTH_AUDIENCE": AUDIENCE,
             "LISTEN_ADDRESS": self.grpc_address,
             "METRICS_ADDRESS": f"{HOST}:{self.ports.metrics}",
+            "GATEWAY_ADDRESS": f"{HOST}:{self.ports.gateway}",
+            "GATEWAY_SECRET": self._gateway_secret(),
+            "GATEWAY_JOURNAL": str(self.journal),
             "ALLOW_PRIVATE_ENDPOINTS": "true",
             "DRAIN_NOTICE_SECONDS": str(DRAIN_NOTICE_S),
             "DRAIN_TIMEOUT_SECONDS": str(DRAIN_S),
@@ -233,12 +238,16 @@ class LocalStack:
             audience=AUDIENCE,
             listen_address=f"{HOST}:{self.ports.http}",
             server_address=self.grpc_address,
+            gateway_address=f"{HOST}:{self.ports.gateway}",
+            gateway_secret=self._gateway_secret(),
+            journal=self.journal,
             admin_socket=self._admin_socket(),
             access_log=self.access_log,
         )
         bound_log(self.access_log)
+        bound_log(self.journal)
         config = self.home / "envoy.yaml"
-        config.write_text(render(self._adjust_edge(parameters)), encoding="utf-8")
+        write_secret(config, render(self._adjust_edge(parameters)))  # the gateway's secret is in it
         await self.envoy.start(envoy_command(config), env={"PATH": os.environ.get("PATH", "")})
         try:
             await self.wait_ready()
@@ -276,8 +285,11 @@ class LocalStack:
 
     def _take_free_ports(self) -> None:
         """Choose where 0 was given; after Postgres has taken its own."""
-        missing = [name for name in PORT_FLAGS if getattr(self.ports, name) == 0]
+        missing = [each.name for each in fields(self.ports) if getattr(self.ports, each.name) == 0]
         self.ports = replace(self.ports, **dict(zip(missing, free_ports(len(missing)), strict=True)))
+
+    def _gateway_secret(self) -> str:
+        return secret(self.home / "gateway.secret", lambda: secrets.token_urlsafe(32))
 
     def _admin_socket(self) -> Path:
         wanted = self.home / "envoy-admin.sock"

@@ -76,6 +76,7 @@ def _introduction(stack: LocalStack) -> str:
     lines = [
         "",
         f"JSON     {stack.base_url}",
+        f"OpenAI   {stack.base_url.removesuffix('/api/v2/llm')}/v1",
         f"gRPC     {stack.grpc_address}",
         f"metrics  {stack.metrics_url}",
         f"data     {stack.home}",

@@ -33,14 +33,20 @@ class _ExclusionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Exclusion.V
     """The model is disabled."""
     EXCLUSION_PROVIDER_DISABLED: _Exclusion.ValueType  # 2
     """Its provider is disabled."""
+    EXCLUSION_MODEL_NAME: _Exclusion.ValueType  # 10
+    """Another model was asked for by its name, and no fallback to models of other names."""
     EXCLUSION_POWER_LEVEL: _Exclusion.ValueType  # 3
-    """It has another power level than the one routed for."""
+    """It has another power level than the one routed for, and is not the model that was asked for by its name."""
     EXCLUSION_OVER_BUDGET: _Exclusion.ValueType  # 4
-    """The month's budget is used up, and it is not free."""
+    """The month's budget is used up, or what is left of it does not cover the request, and it is not free."""
     EXCLUSION_KEY_REQUIRED: _Exclusion.ValueType  # 5
     """Its provider needs a key of the user's own, and there is no active one."""
     EXCLUSION_KEY_FAILING: _Exclusion.ValueType  # 6
     """The user's key was refused by its provider (401 or 403) in the last 15 minutes."""
+    EXCLUSION_NO_CREDENTIAL: _Exclusion.ValueType  # 11
+    """Its provider takes no request without a key, and there is none to use: neither the operator's nor one of the user's
+    own that works. Only requests through the gateway are judged by this.
+    """
     EXCLUSION_CAPABILITY_MISSING: _Exclusion.ValueType  # 7
     """It lacks a capability that was asked for."""
     EXCLUSION_CONTEXT_TOO_SMALL: _Exclusion.ValueType  # 8
@@ -49,7 +55,7 @@ class _ExclusionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Exclusion.V
     """Its provider is unhealthy."""
 
 class Exclusion(_Exclusion, metaclass=_ExclusionEnumTypeWrapper):
-    """Why a model is no candidate: the first of these that holds, in this order."""
+    """Why a model is no candidate: the first of these that holds, in this order, which is not that of the numbers."""
 
 EXCLUSION_UNSPECIFIED: Exclusion.ValueType  # 0
 """Not excluded."""
@@ -57,14 +63,20 @@ EXCLUSION_MODEL_DISABLED: Exclusion.ValueType  # 1
 """The model is disabled."""
 EXCLUSION_PROVIDER_DISABLED: Exclusion.ValueType  # 2
 """Its provider is disabled."""
+EXCLUSION_MODEL_NAME: Exclusion.ValueType  # 10
+"""Another model was asked for by its name, and no fallback to models of other names."""
 EXCLUSION_POWER_LEVEL: Exclusion.ValueType  # 3
-"""It has another power level than the one routed for."""
+"""It has another power level than the one routed for, and is not the model that was asked for by its name."""
 EXCLUSION_OVER_BUDGET: Exclusion.ValueType  # 4
-"""The month's budget is used up, and it is not free."""
+"""The month's budget is used up, or what is left of it does not cover the request, and it is not free."""
 EXCLUSION_KEY_REQUIRED: Exclusion.ValueType  # 5
 """Its provider needs a key of the user's own, and there is no active one."""
 EXCLUSION_KEY_FAILING: Exclusion.ValueType  # 6
 """The user's key was refused by its provider (401 or 403) in the last 15 minutes."""
+EXCLUSION_NO_CREDENTIAL: Exclusion.ValueType  # 11
+"""Its provider takes no request without a key, and there is none to use: neither the operator's nor one of the user's
+own that works. Only requests through the gateway are judged by this.
+"""
 EXCLUSION_CAPABILITY_MISSING: Exclusion.ValueType  # 7
 """It lacks a capability that was asked for."""
 EXCLUSION_CONTEXT_TOO_SMALL: Exclusion.ValueType  # 8
@@ -226,7 +238,9 @@ class BudgetFacts(_message.Message):
     spent_usd: _builtins.float
     """What the month had cost so far, in US dollars."""
     downgraded: _builtins.bool
-    """True when the budget was used up, and the decision was therefore made among free ECO models."""
+    """True when the budget was used up, or what was left of it did not cover the request, and the decision was therefore
+    made among free models: ECO ones, and the model that was asked for by its name.
+    """
     def __init__(
         self,
         *,
@@ -269,6 +283,9 @@ class Decision(_message.Message):
     FAILING_KEY_PROVIDER_IDS_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
+    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    ALLOW_FALLBACKS_FIELD_NUMBER: _builtins.int
+    WITHOUT_CREDENTIAL_PROVIDER_IDS_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """UUIDv7 of the decision."""
     user_id: _builtins.str
@@ -291,6 +308,10 @@ class Decision(_message.Message):
     """The most fallbacks it asked for."""
     degraded: _builtins.bool
     """True when only unhealthy providers were left, and their health was not held against them."""
+    model_name: _builtins.str
+    """The model that was asked for by its name; empty: none was."""
+    allow_fallbacks: _builtins.bool
+    """True when models of other names were allowed to stand in for it."""
     @_builtins.property
     def decided_at(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -323,6 +344,10 @@ class Decision(_message.Message):
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelVerdict]:
         """Every model of the catalogue: the candidates by rank, then the excluded ones by provider and model name."""
 
+    @_builtins.property
+    def without_credential_provider_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """UUIDs of the providers without BYOK for which there was no key to use. Only looked for on behalf of the gateway."""
+
     def __init__(
         self,
         *,
@@ -345,10 +370,13 @@ class Decision(_message.Message):
         failing_key_provider_ids: _abc.Iterable[_builtins.str] | None = ...,
         degraded: _builtins.bool = ...,
         models: _abc.Iterable[Global___ModelVerdict] | None = ...,
+        model_name: _builtins.str = ...,
+        allow_fallbacks: _builtins.bool = ...,
+        without_credential_provider_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "decided_at", b"decided_at", "weights", b"weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "catalog_snapshot", b"catalog_snapshot", "decided_at", b"decided_at", "decision_id", b"decision_id", "degraded", b"degraded", "failing_key_provider_ids", b"failing_key_provider_ids", "fallback_count", b"fallback_count", "input_tokens", b"input_tokens", "keyed_provider_ids", b"keyed_provider_ids", "min_context_tokens", b"min_context_tokens", "models", b"models", "output_tokens", b"output_tokens", "power_level", b"power_level", "required_capabilities", b"required_capabilities", "strategy", b"strategy", "task_type", b"task_type", "unhealthy_provider_ids", b"unhealthy_provider_ids", "user_id", b"user_id", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_fallbacks", b"allow_fallbacks", "budget", b"budget", "catalog_snapshot", b"catalog_snapshot", "decided_at", b"decided_at", "decision_id", b"decision_id", "degraded", b"degraded", "failing_key_provider_ids", b"failing_key_provider_ids", "fallback_count", b"fallback_count", "input_tokens", b"input_tokens", "keyed_provider_ids", b"keyed_provider_ids", "min_context_tokens", b"min_context_tokens", "model_name", b"model_name", "models", b"models", "output_tokens", b"output_tokens", "power_level", b"power_level", "required_capabilities", b"required_capabilities", "strategy", b"strategy", "task_type", b"task_type", "unhealthy_provider_ids", b"unhealthy_provider_ids", "user_id", b"user_id", "weights", b"weights", "without_credential_provider_ids", b"without_credential_provider_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

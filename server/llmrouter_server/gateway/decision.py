@@ -1,0 +1,269 @@
+"""Decides on a chat request: who may serve it, what money is held for it, and which credentials go along."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from llmrouter_server import errors
+from llmrouter_server.byok.provider_auth import auth_of
+from llmrouter_server.catalog.snapshot import PowerLevel
+from llmrouter_server.gateway.chat import AUTO
+from llmrouter_server.gateway.plan import Candidate, Plan
+from llmrouter_server.routing.router import Asked
+from llmrouter_server.routing.scoring import Tokens
+from llmrouter_server.usage.period import month_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from llmrouter_server.budget.store import BudgetStore
+    from llmrouter_server.byok.credentials import Credentials
+    from llmrouter_server.byok.store import SealedKey
+    from llmrouter_server.catalog.snapshot import CatalogModel
+    from llmrouter_server.gateway.chat import ChatRequest
+    from llmrouter_server.gateway.store import OpenRequests
+    from llmrouter_server.routing.router import Routed, Router
+
+log = logging.getLogger(__name__)
+
+FALLBACKS = 3
+EXPECTED_OUTPUT = 500
+"""Tokens that costs are compared for, when the client sets no bound."""
+LEVELS = {level.name.lower(): level for level in PowerLevel}
+KEPT_OPEN = timedelta(minutes=20)
+"""How long money is held and a report waited for: longer than Envoy lets a request take."""
+PATIENCE_WITH_REASONING = 4
+"""How much longer the first byte of a model that thinks first may take."""
+ONE_MILLION = Decimal(1_000_000)
+NO_CREDENTIAL = "-\t-\t"
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a provider may take to begin its answer, in seconds."""
+
+    stream_s: float = 30.0
+    whole_s: float = 300.0
+    """Of an answer that comes in one piece, which begins when it is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A plan with what Envoy needs to carry it out."""
+
+    plan: Plan
+    credentials: str = field(repr=False)
+    """For each candidate the name and the value of a header, each followed by a tab."""
+
+
+class Decider:
+    """Makes plans. Whatever it sets up for a plan that is not carried out, `undo` takes back."""
+
+    def __init__(
+        self,
+        router: Router,
+        credentials: Credentials,
+        budget: BudgetStore,
+        requests: OpenRequests,
+        *,
+        is_usable: Callable[[UUID, str], bool],
+        patience: Patience,
+        now: Callable[[], datetime],
+    ) -> None:
+        """`is_usable` says whether Envoy knows a provider at an endpoint already."""
+        self._router, self._credentials, self._budget, self._requests = router, credentials, budget, requests
+        self._is_usable, self._patience, self._now = is_usable, patience, now
+
+    async def decide(self, chat: ChatRequest, *, user_id: UUID, reader_id: UUID) -> Prepared:
+        """Return the plan, with its money held, its request noted and its credentials audited.
+
+        NO_ELIGIBLE_MODEL; BUDGET_EXCEEDED; RATE_LIMITED: too many requests at once; INVALID_FIELD: the price cannot be
+        known beforehand, and there is a budget; UNAVAILABLE; INTERNAL: a credential cannot be decrypted.
+        """
+        asked = _asked(chat, user_id)
+        routed, models = await self._route(asked)
+        budget, now = routed.record.facts.budget_usd, self._now()
+        if budget is not None or any(_payer(routed, model) == "PLATFORM" for model in models):
+            _require_price(chat)
+        amount = Decimal(0)
+        if budget is not None:
+            routed, models = await self._within(budget, now, asked, chat, (routed, models))
+            amount = max(_worst_cost(chat, model) for model in models)
+        plan = self._plan(chat, routed, models, now, is_held=amount > 0)
+        if budget is not None and not await self._budget.hold(
+            user_id, plan.decision_id, amount, budget, now=now, ttl=KEPT_OPEN
+        ):
+            raise errors.no_room_in_budget(budget, amount, None)  # others were quicker
+        try:
+            return await self._open(plan, routed, models, reader_id)
+        except BaseException:
+            await asyncio.shield(self.undo(plan))
+            raise
+
+    async def undo(self, plan: Plan) -> None:
+        """Give back what was set up for a plan that nobody carries out. What cannot be given back now expires."""
+        try:
+            await self._requests.close([plan.decision_id])
+            if plan.held:
+                await self._budget.release(plan.decision_id)
+        except errors.DomainError as error:
+            log.warning("a plan could not be undone", extra={"decision_id": str(plan.decision_id), "error": str(error)})
+
+    async def _route(self, asked: Asked) -> tuple[Routed, list[CatalogModel]]:
+        routed = await self._router.route(asked)
+        models = [scored.model for scored in routed.decision.ranked]
+        usable = [model for model in models if self._is_usable(model.provider_id, model.api_endpoint)]
+        if not usable:  # a provider that was created a moment ago
+            raise errors.unavailable()
+        return routed, usable[: 1 + FALLBACKS]
+
+    async def _within(
+        self, budget: Decimal, now: datetime, asked: Asked, chat: ChatRequest, found: tuple[Routed, list[CatalogModel]]
+    ) -> tuple[Routed, list[CatalogModel]]:
+        """Leave out what the budget has no room for.
+
+        When nothing is left, a free model serves users who want that; the others get an error that says what would fit.
+        """
+        routed, models = found
+        state = await self._budget.state(asked.user_id, month_of(now))
+        room = max(budget - state.spent_usd - state.held_usd, Decimal(0))
+        affordable = [model for model in models if _worst_cost(chat, model) <= room]
+        if affordable:
+            return routed, affordable
+        if await self._router.downgrades(asked.user_id) and not routed.record.facts.need.free_only:
+            return await self._route(replace(asked, free_only=True))
+        cheapest = min(models, key=lambda model: _worst_cost(chat, model))
+        raise errors.no_room_in_budget(budget, _worst_cost(chat, cheapest), _output_that_fits(chat, cheapest, room))
+
+    def _plan(
+        self, chat: ChatRequest, routed: Routed, models: Sequence[CatalogModel], now: datetime, *, is_held: bool
+    ) -> Plan:
+        first_byte_s = self._patience.stream_s if chat.stream else self._patience.whole_s
+        if chat.stream and any("reasoning" in model.capabilities for model in models):
+            first_byte_s *= PATIENCE_WITH_REASONING
+        return Plan(
+            decision_id=routed.record.id,
+            user_id=routed.record.user_id,
+            decided_at=now,
+            stream=chat.stream,
+            hide_usage=not chat.wants_usage,
+            prompt_tokens=chat.prompt_tokens,
+            prompt_bound=chat.prompt_bound,
+            output_bound=max(_most_output(chat, model) for model in models),
+            held=is_held,
+            first_byte_ms=round(first_byte_s * 1000),
+            candidates=tuple(
+                Candidate(
+                    provider_id=model.provider_id,
+                    provider=model.provider_name,
+                    model_id=model.model_id,
+                    model=model.model_name,
+                    payer=_payer(routed, model),
+                    context=model.max_context_tokens,
+                    path=auth_of(model.provider_type).chat_path,
+                    head=chat.head(model.model_name, auth_of(model.provider_type).max_tokens_name),
+                )
+                for model in models
+            ),
+        )
+
+    async def _open(self, plan: Plan, routed: Routed, models: Sequence[CatalogModel], reader_id: UUID) -> Prepared:
+        """Note the request and read the credentials, side by side: both wait for the database."""
+        keys: dict[UUID, SealedKey] = {}
+        for model in models:
+            key = routed.key_for(model.provider_id)
+            if key is not None:
+                keys[model.provider_id] = key
+        opened, noted = await asyncio.gather(
+            self._credentials.open_all(
+                list(keys.values()),
+                user_id=plan.user_id,
+                reader_id=reader_id,
+                purpose="gateway",
+                decision_id=plan.decision_id,
+            ),
+            self._requests.open(plan),
+            return_exceptions=True,
+        )
+        for outcome in (noted, opened):
+            if isinstance(outcome, BaseException):
+                raise outcome
+        headers = {}
+        for model in models:
+            for each in opened:  # type: ignore[union-attr] # it is no exception
+                if each.sealed.provider_id == model.provider_id:
+                    headers[model.provider_id] = auth_of(model.provider_type).chat_header(each.credential)
+        return Prepared(
+            plan,
+            "".join(
+                "{}\t{}\t".format(*headers[model.provider_id]) if model.provider_id in headers else NO_CREDENTIAL
+                for model in models
+            ),
+        )
+
+
+def _asked(chat: ChatRequest, user_id: UUID) -> Asked:
+    is_named = chat.model != AUTO and chat.model not in LEVELS
+    return Asked(
+        user_id=user_id,
+        power_level=LEVELS.get(chat.model),
+        # Who names a model knows what it can do; the catalogue may not.
+        capabilities=frozenset() if is_named else chat.capabilities,
+        context_tokens=chat.prompt_tokens + (chat.max_output or 0),
+        fallback_count=FALLBACKS,
+        tokens=Tokens(chat.prompt_tokens, (chat.max_output or EXPECTED_OUTPUT) * chat.choices),
+        task_type="",
+        model_name=chat.model if is_named else None,
+        allow_fallbacks=chat.allow_fallbacks,
+        needs_credential=True,
+    )
+
+
+def _payer(routed: Routed, model: CatalogModel) -> str:
+    key = routed.key_for(model.provider_id)
+    return "PLATFORM" if key is None else key.payer
+
+
+def _require_price(chat: ChatRequest) -> None:
+    if chat.priced_apart:
+        raise errors.invalid(
+            *(
+                (name, "makes a price that is not known beforehand: it is for own keys without a budget only")
+                for name in chat.priced_apart
+            )
+        )
+
+
+def _most_output(chat: ChatRequest, model: CatalogModel) -> int:
+    """Return the most tokens that all choices together can have: nothing is longer than the model's context."""
+    return min(chat.max_output or model.max_context_tokens, model.max_context_tokens) * chat.choices
+
+
+def _prices(model: CatalogModel) -> tuple[Decimal, Decimal]:
+    """Return the prices of one token in US dollars, exactly: the catalogue's have four decimals."""
+    return (
+        Decimal(repr(model.input_cost_per_1m)) / ONE_MILLION,
+        Decimal(repr(model.output_cost_per_1m)) / ONE_MILLION,
+    )
+
+
+def _worst_cost(chat: ChatRequest, model: CatalogModel) -> Decimal:
+    """Return the most that an attempt can cost. Each choice may be billed its own prompt."""
+    price_in, price_out = _prices(model)
+    return price_in * chat.prompt_bound * chat.choices + price_out * _most_output(chat, model)
+
+
+def _output_that_fits(chat: ChatRequest, model: CatalogModel, room: Decimal) -> int | None:
+    """Return the `max_tokens` with which the request would fit, if there is any."""
+    price_in, price_out = _prices(model)
+    left = room - price_in * chat.prompt_bound * chat.choices
+    if left <= 0 or not price_out:
+        return None
+    return int(left / (price_out * chat.choices)) or None

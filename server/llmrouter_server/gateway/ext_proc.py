@@ -1,0 +1,178 @@
+"""The door of the gateway for requests: Envoy's external processing (ext_proc).
+
+https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/service/ext_proc/v3/external_processor.proto
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from llmrouter_server import errors
+from llmrouter_server.gateway.chat import read_chat
+from llmrouter_server.gateway.envoy_api import ProcessingRequest, ProcessingResponse
+from llmrouter_server.gateway.openai_errors import error_body
+from llmrouter_server.runtime import telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llmrouter_server.gateway.decision import Decider, Prepared
+    from llmrouter_server.gateway.models import UsableModels
+    from llmrouter_server.runtime.auth import Caller, TokenVerifier
+    from llmrouter_server.runtime.interceptor import Context
+
+log = logging.getLogger(__name__)
+
+SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
+CHAT, MODELS = "/v1/chat/completions", "/v1/models"
+DECIDE_S = 3.0
+"""How long a decision may take; Envoy waits a little longer."""
+LARGE_BODY = 262_144
+"""Bytes from which a body is read beside the loop."""
+ATTEMPTS_EACH = 4
+"""At each candidate: it, it again, and the referee after both. See envoy/gateway_attempt.lua."""
+NOT_FOR_PROVIDERS = ("authorization", "cookie", "x-llmrouter-user-id")
+USER_HEADER = "x-llmrouter-user-id"
+
+
+class ExtProc:
+    """Answers chat requests with plans, lists of models with themselves, and either with an error."""
+
+    def __init__(self, verifier: TokenVerifier, decider: Decider, models: UsableModels) -> None:
+        self._verifier, self._decider, self._models = verifier, decider, models
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return what a server takes."""
+        process = grpc.stream_stream_rpc_method_handler(
+            self._process, ProcessingRequest.FromString, ProcessingResponse.SerializeToString
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, {"Process": process})
+
+    async def _process(self, _: object, context: Context) -> None:
+        """Answer one HTTP request: its headers, then its body."""
+        started = time.perf_counter()
+        first = await context.read()
+        if first is grpc.aio.EOF or not first.HasField("request_headers"):
+            return
+        headers = {
+            each.key: (each.raw_value or each.value.encode()).decode("latin-1")
+            for each in first.request_headers.headers.headers
+        }
+        path = headers.get(":path", "").partition("?")[0]
+        if path != CHAT:
+            await context.write(await self._guarded(path, self._list(path, headers)))
+            return
+        body = b""
+        if not first.request_headers.end_of_stream:  # else Envoy sends no body, but goes on when it may
+            await context.write(ProcessingResponse(request_headers={}))
+            second = await context.read()
+            if second is grpc.aio.EOF:
+                return
+            body = second.request_body.body
+        prepared: list[Prepared] = []
+        try:
+            answer = await self._guarded(CHAT, self._chat(headers, body, prepared))
+            telemetry.histogram(telemetry.SECONDS, CHAT).observe(time.perf_counter() - started)
+            # That ends the stream: one that stayed open would take the answer with it when this server goes away.
+            await context.write(answer)
+        except (asyncio.CancelledError, grpc.aio.InternalError):
+            for each in prepared:
+                await asyncio.shield(self._decider.undo(each.plan))
+            raise asyncio.CancelledError from None
+
+    async def _guarded(self, method: str, work: Any) -> Any:  # noqa: ANN401 - a message made at run time
+        """Answer, in time, with what the work returns or with the error that it raises."""
+        counted = CHAT if method == CHAT else MODELS
+        try:
+            async with asyncio.timeout(DECIDE_S):
+                answer = await work
+        except errors.DomainError as raised:
+            error = raised
+        except TimeoutError:
+            error = errors.unavailable()
+        except Exception:
+            log.exception("unhandled exception", extra={"method": method})
+            error = errors.internal()
+        else:
+            telemetry.counter(telemetry.REQUESTS, counted, "OK").inc()
+            return answer
+        telemetry.counter(telemetry.REQUESTS, counted, error.code.name).inc()
+        log.info("chat request refused", extra={"reason": error.reason, "why": error.message})
+        status, body, headers = error_body(error)
+        return _immediate(status, body, headers)
+
+    async def _caller(self, headers: Mapping[str, str]) -> Caller:
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise errors.unauthenticated("a valid bearer token is required")
+        return await self._verifier.verify(token.strip())
+
+    async def _list(self, path: str, headers: Mapping[str, str]) -> Any:  # noqa: ANN401
+        caller = await self._caller(headers)
+        user_id = caller.acts_for(headers.get(USER_HEADER, ""))
+        body = await self._models.answer(user_id, path.removeprefix(MODELS).strip("/"))
+        return _immediate(200, body, {"content-type": "application/json"})
+
+    async def _chat(self, headers: Mapping[str, str], body: bytes, prepared: list[Prepared]) -> Any:  # noqa: ANN401
+        caller = await self._caller(headers)
+        user_id = caller.acts_for(headers.get(USER_HEADER, ""))
+        chat = await asyncio.to_thread(read_chat, body) if len(body) > LARGE_BODY else read_chat(body)
+        ready = await self._decider.decide(chat, user_id=user_id, reader_id=caller.user_id)
+        prepared.append(ready)
+        return _go_on(ready, chat.rest)
+
+
+def _go_on(ready: Prepared, rest: bytes) -> Any:  # noqa: ANN401
+    plan = ready.plan
+    answer = ProcessingResponse()
+    common = answer.request_body.response
+    common.body_mutation.body = rest
+    common.clear_route_cache = True  # a stream has a route of its own, and the route's cluster is the plan's
+    retries = ATTEMPTS_EACH * len(plan.candidates) + 1
+    _set(common, "content-length", str(len(rest)))
+    _set(common, "x-envoy-max-retries", str(retries))
+    _set(common, "x-envoy-upstream-rq-per-try-timeout-ms", str(plan.first_byte_ms))
+    _set(common, "x-llmrouter-credentials", ready.credentials)
+    if plan.stream:
+        _set(common, "x-llmrouter-stream", "1")
+    common.header_mutation.remove_headers.extend(NOT_FOR_PROVIDERS)
+    first = f"provider-{plan.candidates[0].provider_id}"
+    answer.dynamic_metadata.update(
+        {
+            "llmrouter.plan": plan.to_dict(),
+            "llmrouter.route": {
+                "candidate": 1,
+                "again": False,
+                "step": "attempt",
+                "priority_groups": [{"name": first, "clusters": [{"cluster_name": first, "weight": 1}]}],
+            },
+        }
+    )
+    return answer
+
+
+def _set(common: Any, name: str, value: str) -> None:  # noqa: ANN401
+    option = common.header_mutation.set_headers.add()
+    option.header.key, option.header.raw_value = name, value.encode("latin-1")
+    option.append_action = option.OVERWRITE_IF_EXISTS_OR_ADD
+
+
+def _immediate(status: int, body: bytes, headers: Mapping[str, str]) -> Any:  # noqa: ANN401
+    answer = ProcessingResponse()
+    answer.immediate_response.status.code = status
+    answer.immediate_response.body = body
+    for name, value in headers.items():
+        _set_immediate(answer.immediate_response, name, value)
+    answer.dynamic_metadata.update({"llmrouter.answer": {"is_whole": True}})
+    return answer
+
+
+def _set_immediate(immediate: Any, name: str, value: str) -> None:  # noqa: ANN401
+    option = immediate.headers.set_headers.add()
+    option.header.key, option.header.raw_value = name, value.encode("latin-1")
+    option.append_action = option.OVERWRITE_IF_EXISTS_OR_ADD

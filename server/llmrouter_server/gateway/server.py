@@ -1,0 +1,84 @@
+"""The gateway's own gRPC server, for Envoy alone: what it answers holds credentials in plaintext.
+
+It has a port of its own, and every call must bring the secret that Envoy was given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from llmrouter_server.runtime.grpc_server import StartError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from llmrouter_server.runtime.interceptor import Context
+
+log = logging.getLogger(__name__)
+
+SECRET_HEADER = "x-llmrouter-gateway-secret"  # noqa: S105 - its name
+MAX_MESSAGE_BYTES = 12 * 1024 * 1024
+"""A whole chat request of 10 MiB, and what Envoy puts around it."""
+DRAIN_S = 5.0
+
+
+class GatewayServer:
+    """Listens, beside the server for everybody."""
+
+    def __init__(
+        self, address: str, secret: str, handlers: Iterable[grpc.GenericRpcHandler], *, reuse_port: bool
+    ) -> None:
+        self._address = address
+        self._server = grpc.aio.server(
+            interceptors=[_OnlyEnvoy(secret)],
+            options=[
+                ("grpc.so_reuseport", int(reuse_port)),
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ],
+        )
+        self._server.add_generic_rpc_handlers(tuple(handlers))
+
+    async def start(self) -> None:
+        """Begin to listen; StartError."""
+        try:
+            self._server.add_insecure_port(self._address)
+        except RuntimeError:
+            raise StartError(f"cannot listen on {self._address}: the address is taken or not this machine's") from None
+        await self._server.start()
+        log.info("serving Envoy", extra={"address": self._address})
+
+    async def stop(self) -> None:
+        """Refuse new calls, let those under way end, for at most 5 s."""
+        async with asyncio.timeout(2 * DRAIN_S):
+            await self._server.stop(DRAIN_S)
+
+
+class _OnlyEnvoy(grpc.aio.ServerInterceptor):
+    """Turns everybody away who does not know the secret."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret.encode()
+        self._refusing: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(_refuse)
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        for name, value in handler_call_details.invocation_metadata or ():
+            if name == SECRET_HEADER:
+                given = value.encode() if isinstance(value, str) else value
+                if hmac.compare_digest(given, self._secret):
+                    return await continuation(handler_call_details)
+        return self._refusing
+
+
+async def _refuse(_: object, context: Context) -> None:
+    await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this port is for Envoy, which knows the gateway's secret")

@@ -1,0 +1,43 @@
+"""One look at the database for all who need one at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from llmrouter_server import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+Seen = TypeVar("Seen")
+
+
+class SharedLook(Generic[Seen]):
+    """Calls `look`, never twice at once.
+
+    All who come while a look is under way share the next one, its failure included. They cannot share the one under
+    way: it may have begun before a change that they must see.
+    """
+
+    def __init__(self, look: Callable[[], Awaitable[Seen]]) -> None:
+        self._look = look
+        self._looking = asyncio.Lock()
+        self._begun = self._ended = 0
+        self._outcome: Seen | errors.DomainError = errors.unavailable()
+
+    async def __call__(self) -> Seen:
+        """Return what a look saw that began after this call."""
+        begun = self._begun
+        async with self._looking:
+            if self._ended <= begun:
+                self._begun += 1
+                number = self._begun
+                try:
+                    self._outcome = await self._look()
+                except errors.DomainError as error:
+                    self._outcome = error
+                self._ended = number
+            if isinstance(self._outcome, errors.DomainError):
+                raise self._outcome
+            return self._outcome
