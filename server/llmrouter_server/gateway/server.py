@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 SECRET_HEADER = "x-llmrouter-gateway-secret"  # noqa: S105 - its name
 MAX_MESSAGE_BYTES = 12 * 1024 * 1024
 """A whole chat request of 10 MiB, and what Envoy puts around it."""
-DRAIN_S = 5.0
+DRAIN_S = 1.0
+"""For decisions under way. Envoy's streams for clusters and reports have no end of their own."""
 
 
 class GatewayServer:
@@ -55,7 +56,7 @@ class GatewayServer:
         log.info("serving Envoy", extra={"address": self._address})
 
     async def stop(self) -> None:
-        """Refuse new calls, let those under way end, for at most 5 s."""
+        """Refuse new calls, and let decisions under way end."""
         async with asyncio.timeout(2 * DRAIN_S):
             await self._server.stop(DRAIN_S)
 
