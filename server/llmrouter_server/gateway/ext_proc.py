@@ -77,13 +77,14 @@ class ExtProc:
         prepared: list[Prepared] = []
         try:
             answer = await self._guarded(CHAT, self._chat(headers, body, prepared))
-            telemetry.histogram(telemetry.SECONDS, CHAT).observe(time.perf_counter() - started)
-            # That ends the stream: one that stayed open would take the answer with it when this server goes away.
-            await context.write(answer)
-        except (asyncio.CancelledError, grpc.aio.InternalError):
+        except asyncio.CancelledError:
             for each in prepared:
                 await asyncio.shield(self._decider.undo(each.plan))
-            raise asyncio.CancelledError from None
+            raise
+        telemetry.histogram(telemetry.SECONDS, CHAT).observe(time.perf_counter() - started)
+        # That ends the stream: one that stayed open would take the answer with it when this server goes away. From here on
+        # nothing is undone: Envoy may have the plan, also when it breaks the stream off.
+        await context.write(answer)
 
     async def _guarded(self, method: str, work: Any) -> Any:  # noqa: ANN401 - a message made at run time
         """Answer, in time, with what the work returns or with the error that it raises."""
