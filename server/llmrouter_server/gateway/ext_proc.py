@@ -82,8 +82,8 @@ class ExtProc:
                 await asyncio.shield(self._decider.undo(each.plan))
             raise
         telemetry.histogram(telemetry.SECONDS, CHAT).observe(time.perf_counter() - started)
-        # That ends the stream: one that stayed open would take the answer with it when this server goes away. From here on
-        # nothing is undone: Envoy may have the plan, also when it breaks the stream off.
+        # That ends the stream: one that stayed open would take the answer with it when this server goes away. From here
+        # on nothing is undone: Envoy may have the plan, also when it breaks the stream off.
         await context.write(answer)
 
     async def _guarded(self, method: str, work: Any) -> Any:  # noqa: ANN401 - a message made at run time
