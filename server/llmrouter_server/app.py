@@ -263,7 +263,7 @@ def _build(
             GatewayServer(settings.gateway_address, settings.gateway_secret, handlers, reuse_port=settings.reuse_port),
             clusters,
         )
-        jobs = {**jobs, "lost chat requests": lambda: reporter.expire_lost(_now())}
+        jobs = {"lost chat requests": lambda: reporter.expire_lost(_now()), **jobs}  # while their money is still held
     maintenance = Maintenance(database, jobs)
     return services, (notifications, monitor, audit, decisions, recorder, *gateway, maintenance)
 

@@ -172,7 +172,8 @@ class Settings:
     gateway_journal: Path | None = _setting("GATEWAY_JOURNAL", _file, default=None)  # noqa: RUF009 - a field, as all
     """Envoy's journal of chat requests, where this machine has it: what was missed is read from it once a minute."""
     gateway_stream_s: float = _setting("GATEWAY_STREAM_SECONDS", _seconds, default=30.0)
-    """How long a provider may take to begin a stream; four times that for models that reason."""
+    """How long a provider's stream may be silent; four times that for models that reason. Envoy's to keep: the same as
+    its gateway_silence_s."""
     gateway_answer_s: float = _setting("GATEWAY_ANSWER_SECONDS", _seconds, default=300.0)
     """How long a provider may take for an answer that comes in one piece."""
     gateway_concurrency: int = _setting("GATEWAY_CONCURRENCY", _count, default=100)

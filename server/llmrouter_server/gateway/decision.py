@@ -13,7 +13,7 @@ from llmrouter_server import errors
 from llmrouter_server.byok.provider_auth import auth_of
 from llmrouter_server.catalog.snapshot import PowerLevel
 from llmrouter_server.gateway.chat import AUTO
-from llmrouter_server.gateway.plan import Candidate, Plan
+from llmrouter_server.gateway.plan import MOST_TOKENS, Candidate, Plan
 from llmrouter_server.routing.router import Asked
 from llmrouter_server.routing.scoring import Tokens
 from llmrouter_server.usage.period import month_of
@@ -61,6 +61,8 @@ class Prepared:
     plan: Plan
     credentials: str = field(repr=False)
     """For each candidate the name and the value of a header, each followed by a tab."""
+    is_slow: bool
+    """Whether it is a stream that a model which thinks first may serve."""
 
 
 class Decider:
@@ -97,11 +99,9 @@ class Decider:
             routed, models = await self._within(budget, now, asked, chat, (routed, models))
             amount = max(_worst_cost(chat, model) for model in models)
         plan = self._plan(chat, routed, models, now, is_held=amount > 0)
-        if budget is not None and not await self._budget.hold(
-            user_id, plan.decision_id, amount, budget, now=now, ttl=KEPT_OPEN
-        ):
-            raise errors.no_room_in_budget(budget, amount, None)  # others were quicker
         try:
+            if budget is not None:
+                await self._hold(plan, amount, budget)
             return await self._open(plan, routed, models, reader_id)
         except BaseException:
             await asyncio.shield(self.undo(plan))
@@ -115,6 +115,13 @@ class Decider:
                 await self._budget.release(plan.decision_id)
         except errors.DomainError as error:
             log.warning("a plan could not be undone", extra={"decision_id": str(plan.decision_id), "error": str(error)})
+
+    async def _hold(self, plan: Plan, amount: Decimal, budget: Decimal) -> None:
+        held = await self._budget.hold(
+            plan.user_id, plan.decision_id, amount, budget, now=plan.decided_at, ttl=KEPT_OPEN
+        )
+        if not held:  # others were quicker
+            raise errors.no_room_in_budget(budget, amount, None)
 
     async def _route(self, asked: Asked) -> tuple[Routed, list[CatalogModel]]:
         routed = await self._router.route(asked)
@@ -146,7 +153,7 @@ class Decider:
         self, chat: ChatRequest, routed: Routed, models: Sequence[CatalogModel], now: datetime, *, is_held: bool
     ) -> Plan:
         first_byte_s = self._patience.stream_s if chat.stream else self._patience.whole_s
-        if chat.stream and any("reasoning" in model.capabilities for model in models):
+        if chat.stream and _thinks_first(models):
             first_byte_s *= PATIENCE_WITH_REASONING
         return Plan(
             decision_id=routed.record.id,
@@ -156,7 +163,7 @@ class Decider:
             hide_usage=not chat.wants_usage,
             prompt_tokens=chat.prompt_tokens,
             prompt_bound=chat.prompt_bound,
-            output_bound=max(_most_output(chat, model) for model in models),
+            output_bound=min(max(_most_output(chat, model) for model in models), MOST_TOKENS),
             held=is_held,
             first_byte_ms=round(first_byte_s * 1000),
             candidates=tuple(
@@ -206,7 +213,12 @@ class Decider:
                 "{}\t{}\t".format(*headers[model.provider_id]) if model.provider_id in headers else NO_CREDENTIAL
                 for model in models
             ),
+            is_slow=plan.stream and _thinks_first(models),
         )
+
+
+def _thinks_first(models: Sequence[CatalogModel]) -> bool:
+    return any("reasoning" in model.capabilities for model in models)
 
 
 def _asked(chat: ChatRequest, user_id: UUID) -> Asked:

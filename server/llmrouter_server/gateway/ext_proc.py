@@ -77,14 +77,15 @@ class ExtProc:
         prepared: list[Prepared] = []
         try:
             answer = await self._guarded(CHAT, self._chat(headers, body, prepared))
-        except asyncio.CancelledError:
+            telemetry.histogram(telemetry.SECONDS, CHAT).observe(time.perf_counter() - started)
+            # That ends the stream: one that stayed open would take the answer with it when this server goes away.
+            await context.write(answer)
+        except grpc.aio.InternalError:  # it could not be sent
             for each in prepared:
                 await asyncio.shield(self._decider.undo(each.plan))
-            raise
-        telemetry.histogram(telemetry.SECONDS, CHAT).observe(time.perf_counter() - started)
-        # That ends the stream: one that stayed open would take the answer with it when this server goes away. From here
-        # on nothing is undone: Envoy may have the plan, also when it breaks the stream off.
-        await context.write(answer)
+            raise asyncio.CancelledError from None
+        # A stream that is broken off while the plan is being sent says nothing: Envoy does that when it has it, too.
+        # What it did not take then expires. Broken off before, the decider itself takes back what it had set up.
 
     async def _guarded(self, method: str, work: Any) -> Any:  # noqa: ANN401 - a message made at run time
         """Answer, in time, with what the work returns or with the error that it raises."""
@@ -137,10 +138,11 @@ def _go_on(ready: Prepared, rest: bytes) -> Any:  # noqa: ANN401
     retries = ATTEMPTS_EACH * len(plan.candidates) + 1
     _set(common, "content-length", str(len(rest)))
     _set(common, "x-envoy-max-retries", str(retries))
-    _set(common, "x-envoy-upstream-rq-per-try-timeout-ms", str(plan.first_byte_ms))
     _set(common, "x-llmrouter-credentials", ready.credentials)
-    if plan.stream:
-        _set(common, "x-llmrouter-stream", "1")
+    if plan.stream:  # its route says how long it may be silent, at first too: of two such times Envoy forgets one
+        _set(common, "x-llmrouter-stream", "slow" if ready.is_slow else "1")
+    else:
+        _set(common, "x-envoy-upstream-rq-per-try-timeout-ms", str(plan.first_byte_ms))
     common.header_mutation.remove_headers.extend(NOT_FOR_PROVIDERS)
     first = f"provider-{plan.candidates[0].provider_id}"
     answer.dynamic_metadata.update(

@@ -22,6 +22,8 @@ from llmrouter_server.runtime.resources import resource_dir
 
 MAX_SOCKET_PATH_BYTES = 107
 """Linux keeps a Unix socket's path in 108 bytes, the last one zero."""
+MOST_GATEWAY_S = 1000
+"""The server records by estimate what nobody has reported 18 minutes after its decision."""
 _MAX_PORT = 65535
 _REQUIRED = ("jwks", "issuer", "audience")
 _SAMPLE_KEY = {  # RFC 8037, appendix A.2
@@ -80,7 +82,11 @@ class EdgeParameters:
         default=900, metadata={"help": "Seconds a chat request may take in all, its answer included."}
     )
     gateway_silence_s: int = field(
-        default=60, metadata={"help": "Seconds without a byte after which a stream is cut off."}
+        default=30,
+        metadata={
+            "help": "Seconds without a byte, the first or a later one, after which a stream is given up; four times "
+            "that where a model thinks first. The server's GATEWAY_STREAM_SECONDS must be the same."
+        },
     )
     admin_socket: Path = field(
         default=Path("/run/llmrouter/envoy-admin.sock"),
@@ -148,7 +154,7 @@ class EdgeParameters:
             ("global_requests_per_s", 1_000_000),
             ("deadline_s", 3600),
             ("jwks_refresh_s", 3600),
-            ("gateway_longest_s", 3600),
+            ("gateway_longest_s", MOST_GATEWAY_S),
             ("gateway_silence_s", 3600),
         ):
             if not 1 <= getattr(self, name) <= most:
@@ -176,6 +182,7 @@ def render(parameters: EdgeParameters) -> str:
         "GATEWAY_PORT": gateway_port,
         "GATEWAY_SECRET": parameters.gateway_secret,
         "GATEWAY_SILENCE_S": parameters.gateway_silence_s,
+        "GATEWAY_SLOW_SILENCE_S": 4 * parameters.gateway_silence_s,  # as gateway.decision.PATIENCE_WITH_REASONING
         "GLOBAL_PER_S": parameters.global_requests_per_s,
         "ISSUER": parameters.issuer,
         "JOURNAL": parameters.journal.absolute(),
