@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 GENERATED = clients envoy server/llmrouter_server/gateway/envoy_api.binpb
 PROTOS = $(wildcard proto/llmrouter/v2/*.proto)
 
-.PHONY: help up test fuzz check install generate lock format clean
+.PHONY: help up test fuzz bench check install generate lock format clean
 .PHONY: check-lint check-types check-layers check-proto check-breaking check-generated check-migrations check-envoy
 
 help: ## list the targets
@@ -31,6 +31,9 @@ test: $(INSTALLED) ## all tests, against a real Postgres and a real Envoy
 
 fuzz: $(INSTALLED) ## hostile requests, CASES=12000 of them; SEED=N repeats a run
 	FUZZ_CASES=$(or $(CASES),12000) $(BIN)/pytest tests/fuzz -q $(if $(SEED),--hypothesis-seed=$(SEED))
+
+bench: $(INSTALLED) ## measure speed and cost beside plain Envoy and plain gRPC; writes docs/performance.md
+	PYTHONPATH=tests $(BIN)/python -m bench.run $(if $(ROUNDS),--rounds=$(ROUNDS)) $(if $(SECONDS),--seconds=$(SECONDS))
 
 check: check-lint check-types check-layers check-proto check-breaking check-generated check-migrations check-envoy ## everything that can be known without running it
 

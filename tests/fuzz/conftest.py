@@ -81,6 +81,12 @@ def target(fuzzed_stack: LocalStack) -> Iterator[Target]:
     assert alive.status in (200, 404), alive  # 404: the fuzzer may have disabled every provider
 
 
+@pytest.fixture(scope="session")
+def outcomes() -> Counter[str]:
+    """What is told at the end of the run."""
+    return OUTCOMES
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if OUTCOMES:
         terminalreporter.write_sep("=", f"fuzzed: {sum(OUTCOMES.values())} cases")

@@ -1,0 +1,235 @@
+"""What is measured, and where it runs: the systems on one core, the load and the mock provider on another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from bench.plain_envoy import plain_config
+from conftest import make_open_folder
+from gateway.chat_stack import ADD_MODELS, ADD_PLATFORM_KEYS, ADD_PROVIDERS, PRICE_IN, PRICE_OUT
+from llmrouter_server.byok.cipher import PLATFORM_USER, Cipher, Credential
+from llmrouter_server.runtime.envoy_config import envoy_command
+from llmrouter_server.runtime.local_ports import accepts, free_ports
+from llmrouter_server.runtime.local_process import Child
+from llmrouter_server.runtime.local_stack import LocalStack, Ports
+from process_meter import cpu_s
+from up_process import children_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+    from llmrouter_server.runtime.envoy_config import EdgeParameters
+
+TESTS = Path(__file__).parent.parent
+USERS = 16
+PROVIDERS = ("A", "B", "C")
+CONTEXT = 32_000
+BUDGET_USD = 1_000_000
+NO_LIMIT_PER_S = 1_000_000
+READY_S, SETTLED_S = 20.0, 30.0
+
+# It takes no key, and so would serve before the mock provider.
+DISABLE_LOCAL = "update llm_providers set is_enabled = false where provider_type = 'local'"
+ADD_SETTINGS = """
+insert into user_llm_settings (user_id, preferred_power_level, monthly_budget_usd)
+select unnest($1::uuid[]), 'ECO', $2"""
+LEFT = "select (select count(*) from llm_gateway_requests) + (select count(*) from llm_budget_holds)"
+FORGET = """
+delete from llm_gateway_requests;
+delete from llm_budget_holds;
+update llm_budget_ledger set held_usd = 0;"""
+RECORDED = "select count(*) from llm_usage_logs where status = 'success' and not is_estimated"
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """Where to run what; None: anywhere."""
+
+    system: int | None
+    load: int | None
+
+    @classmethod
+    def of_this_machine(cls) -> Cores:
+        """Return the first two."""
+        available = sorted(os.sched_getaffinity(0))
+        return cls(available[0], available[1]) if len(available) > 1 else cls(None, None)
+
+    @property
+    def told(self) -> str:
+        """In the report's words."""
+        return "shared" if self.load is None else "pinned"
+
+
+@contextlib.contextmanager
+def on_core(core: int | None) -> Iterator[None]:
+    """Start processes in this block to have them on this core."""
+    before = os.sched_getaffinity(0)
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+class Bench:
+    """Everything runs: ask it for loads, CPU times, and whether all is recorded."""
+
+    def __init__(self, stack: LocalStack, plain: Child, plain_port: int, cores: Cores, pool: Any) -> None:
+        self.stack, self.plain, self.plain_port, self.cores = stack, plain, plain_port, cores
+        self._pool = pool
+        self.tokens: Sequence[str] = ()
+
+    async def set_up(self, provider_port: int) -> None:
+        """Put the mock provider three times into the catalogue, and users with budgets."""
+        ids, users = [uuid.uuid4() for _ in PROVIDERS], [uuid.uuid4() for _ in range(USERS)]
+        cipher = Cipher([(self.stack.home / "byok.key").read_text().strip()])
+        sealed = [
+            cipher.encrypt(Credential(f"sk-bench-{name}-0123456789"), user_id=PLATFORM_USER, provider_id=id_)
+            for name, id_ in zip(PROVIDERS, ids, strict=True)
+        ]
+        names = [f"bench-{name}" for name in PROVIDERS]
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(DISABLE_LOCAL)
+            urls = [f"http://127.0.0.1:{provider_port}/v1"] * len(ids)
+            await connection.execute(ADD_PROVIDERS, ids, names, urls, [50] * len(ids))
+            await connection.execute(ADD_MODELS, ids, names, [CONTEXT] * len(ids), PRICE_IN, PRICE_OUT)
+            await connection.execute(ADD_PLATFORM_KEYS, ids, sealed)
+            await connection.execute(ADD_SETTINGS, users, BUDGET_USD)
+        self.tokens = [self.stack.identity.mint("user", user) for user in users]
+
+    async def load(self, module: str, load: Any) -> dict[str, Any]:
+        """Run a load to its end, and return what it printed."""
+        process = await self.begin(module, load)
+        printed, _ = await process.communicate()
+        return self.result(process, printed)
+
+    async def begin(self, module: str, load: Any) -> asyncio.subprocess.Process:
+        with on_core(self.cores.load):
+            return await _python(f"bench.{module}", load.to_json())
+
+    @staticmethod
+    def result(process: asyncio.subprocess.Process, printed: bytes) -> dict[str, Any]:
+        if process.returncode != 0:
+            raise RuntimeError("a load failed; see what it wrote")
+        result: dict[str, Any] = json.loads(printed)
+        return result
+
+    def cpu_s(self) -> dict[str, float]:
+        """Return the CPU time that each part has used, in seconds."""
+        postmaster = self.stack.postgres.server.pid
+        used = dict.fromkeys(("envoy", "server", "postgres", "plain"), 0.0)
+        used |= {"envoy": cpu_s(self.stack.envoy.pid), "server": cpu_s(self.stack.server.pid)}
+        used["plain"] = cpu_s(self.plain.pid)
+        for pid in (postmaster, *children_of(postmaster)):
+            with contextlib.suppress(OSError):  # it has ended
+                used["postgres"] += cpu_s(pid)
+        return used
+
+    async def recorded(self) -> int:
+        """Return how many answers are recorded."""
+        return int(await self._pool.fetchval(RECORDED))
+
+    async def until_settled(self) -> None:
+        """Wait until every request is recorded and no money is held."""
+        async with asyncio.timeout(SETTLED_S):
+            while await self._pool.fetchval(LEFT):
+                await asyncio.sleep(0.02)
+
+    async def forget_open(self) -> None:
+        """Forget requests that were decided and never made."""
+        await self._pool.execute(FORGET)
+
+
+@asynccontextmanager
+async def bench() -> AsyncIterator[Bench]:
+    """Run all of it until the end of the block."""
+    cores, folder = Cores.of_this_machine(), make_open_folder()
+
+    def without_limits(parameters: EdgeParameters) -> EdgeParameters:
+        return replace(parameters, user_requests_per_s=NO_LIMIT_PER_S, global_requests_per_s=NO_LIMIT_PER_S)
+
+    stack = LocalStack(
+        folder / "stack",
+        ports=Ports(http=0, grpc=0, metrics=0),
+        server_env={"GATEWAY_CONCURRENCY": "1000"},
+        adjust_edge=without_limits,
+    )
+    try:
+        async with AsyncExitStack() as cleanup:
+            with on_core(cores.load):
+                provider = await _python("bench.mock_provider")
+            cleanup.push_async_callback(_end, provider)
+            provider_port = await port_of(provider)
+            with on_core(cores.system):
+                await cleanup.enter_async_context(stack)
+                plain, plain_port = await _plain_envoy(folder, provider_port)
+            cleanup.push_async_callback(plain.stop)
+            pool = await cleanup.enter_async_context(asyncpg.create_pool(stack.database_url, min_size=1, max_size=2))
+            made = Bench(stack, plain, plain_port, cores, pool)
+            await made.set_up(provider_port)
+            yield made
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def echo_server(cores: Cores, answer: str) -> AsyncIterator[tuple[int, int]]:
+    """Run a bare gRPC server that answers with these bytes, in base64; return its port and its process id."""
+    with on_core(cores.system):
+        process = await _python("bench.echo_server", answer)
+    try:
+        yield await port_of(process), process.pid
+    finally:
+        await _end(process)
+
+
+async def port_of(process: asyncio.subprocess.Process) -> int:
+    """Return the port that it listens on and prints."""
+    assert process.stdout is not None
+    async with asyncio.timeout(READY_S):
+        return int(await process.stdout.readline())
+
+
+async def _plain_envoy(folder: Path, provider_port: int) -> tuple[Child, int]:
+    (port,) = free_ports(1)
+    config = folder / "plain.yaml"
+    config.write_text(plain_config(port, provider_port), encoding="utf-8")
+    plain = Child("plain Envoy", folder / "plain.log")
+    await plain.start(envoy_command(config), env={"PATH": os.environ.get("PATH", "")})
+    async with asyncio.timeout(READY_S):
+        while not await accepts(port):
+            await asyncio.sleep(0.02)
+    return plain, port
+
+
+async def _python(module: str, *arguments: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        *arguments,
+        cwd=TESTS,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        limit=1 << 24,
+    )
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.terminate()
+    await process.wait()

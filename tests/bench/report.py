@@ -1,0 +1,131 @@
+"""What the rounds come to, as figures and as Markdown. Ratios are taken in each round, then their median."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from bench.mock_provider import ANSWER, EVENT, TICK_S
+from bench.rounds import CALM_PER_S, IN_FLIGHT, STREAMS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from bench.rounds import Figures
+
+
+def summary(rounds: Sequence[Mapping[str, Figures]]) -> dict[str, dict[str, float]]:
+    """Return the medians of every figure, and those of the ratios with the least and the greatest."""
+    medians = {
+        f"{what}: {name}": median(each[what][name] for each in rounds) for what in rounds[0] for name in rounds[0][what]
+    }
+    ratios: dict[str, Callable[[Mapping[str, Figures]], float]] = {
+        "requests a second, ours / plain": lambda each: _ratio(each, "saturated", "per_s"),
+        "CPU a request, all of ours / plain": lambda each: _ratio(each, "saturated", "us"),
+        "CPU a request, our Envoy / plain": lambda each: (
+            each["saturated ours"]["envoy_us"] / each["saturated plain"]["plain_us"]
+        ),
+        f"the same at {CALM_PER_S:g} requests a second": lambda each: (
+            each["calm ours"]["envoy_us"] / each["calm plain"]["plain_us"]
+        ),
+        "CPU a chunk, our Envoy / plain": lambda each: (
+            each["streams ours"]["envoy_us_a_chunk"] / each["streams plain"]["plain_us_a_chunk"]
+        ),
+        "calls a second, Route / echo": lambda each: each["route"]["per_s"] / each["echo"]["per_s"],
+        "CPU a call, Route's server / echo": lambda each: each["route"]["server_us"] / each["echo"]["server_us"],
+    }
+    found = {name: [ratio(each) for each in rounds] for name, ratio in ratios.items()}
+    return {
+        "medians": medians,
+        "ratios": {name: median(values) for name, values in found.items()},
+        "least": {name: min(values) for name, values in found.items()},
+        "greatest": {name: max(values) for name, values in found.items()},
+    }
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """Return the report."""
+    about, medians, ratios = found["about"], found["summary"]["medians"], found["summary"]["ratios"]
+    least, greatest = found["summary"]["least"], found["summary"]["greatest"]
+
+    def figure(name: str, digits: int = 0) -> str:
+        return f"{medians[name]:,.{digits}f}"
+
+    def requests(what: str, parts: Sequence[str]) -> str:
+        us = " | ".join(figure(f"{what}: {part}_us") if part else "" for part in parts)
+        times = f"{figure(f'{what}: p50_ms', 2)} | {figure(f'{what}: p99_ms', 2)}"
+        return f"{figure(f'{what}: per_s')} | {times} | {us} | {medians[f'{what}: core']:.2f}"
+
+    plain_chunk = figure("streams plain: plain_us_a_chunk", 2)
+    ours, plain, server = ("envoy", "server", "postgres"), ("plain", "", ""), ("", "server", "postgres")
+    goals = {"CPU a chunk, our Envoy / plain": "at most 2", "calls a second, Route / echo": "at least 0.8"}
+    lines = [
+        "# Performance",
+        "",
+        "Made by `make bench`, from measurements of one machine; the ratios say more than the figures.",
+        f"All that is measured runs on one core, load and mock provider on another ({about['cores']}).",
+        f"Figures are medians of {about['rounds']} rounds of {about['seconds']:g} s for each figure, in which the",
+        "compared ones took turns. The single rounds are in `performance.json`. CPU is that of all threads of the",
+        "processes, by their own clocks. Every answer was compared with what it must be, and every request that was",
+        "answered was found recorded.",
+        "",
+        f"- {about['date']}, commit {about['commit']}",
+        f"- {about['cpus']} CPUs, {about['cpu']}, {about['memory_gib']} GiB, {about['system']}",
+        "- " + ", ".join(f"{name} {number}" for name, number in about["versions"].items()),
+        "",
+        "## Ratios",
+        "",
+        "| | median | least | greatest | goal |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {name} | {ratios[name]:.3g} | {least[name]:.3g} | {greatest[name]:.3g} | {goals.get(name, '')} |"
+            for name in ratios
+        ),
+        "",
+        "## Chat requests",
+        "",
+        f"Answers in one piece of {len(ANSWER)} bytes. Ours checks the token at Envoy and at the server, decides among",
+        "three providers, holds money of a budget, reads and audits three credentials, notes the request, and records",
+        "tokens, cost and health; Postgres is durable (fsync). Plain Envoy is the same binary with only a router.",
+        "",
+        "| | requests/s | p50 ms | p99 ms | Envoy µs | server µs | Postgres µs | cores busy |",
+        "|---|---|---|---|---|---|---|---|",
+        f"| ours, {IN_FLIGHT} in flight | {requests('saturated ours', ours)} |",
+        f"| plain Envoy, {IN_FLIGHT} in flight | {requests('saturated plain', plain)} |",
+        f"| ours, {CALM_PER_S:g} a second | {requests('calm ours', ours)} |",
+        f"| plain Envoy, {CALM_PER_S:g} a second | {requests('calm plain', plain)} |",
+        f"| the decision alone, {IN_FLIGHT} in flight | {requests('decisions', server)} |",
+        "",
+        "µs are CPU time a request, until it is recorded. Fewer requests a second cost more each: who wakes up for one",
+        "alone finds nothing else to do. The decision alone is asked for as Envoy does, without Envoy.",
+        "",
+        "## Streams",
+        "",
+        f"{STREAMS} streams at once, a chunk of {len(EVENT)} bytes every {TICK_S * 1000:g} ms in each, measured in",
+        "their middle; what the parts use when nobody asks for anything is taken off.",
+        "",
+        "| | chunks/s | Envoy µs a chunk | server µs a chunk | Postgres µs a chunk |",
+        "|---|---|---|---|---|",
+        "| ours | "
+        + " | ".join(
+            [figure("streams ours: chunks_per_s"), *(figure(f"streams ours: {part}_us_a_chunk", 2) for part in ours)]
+        )
+        + " |",
+        f"| plain Envoy | {' | '.join([figure('streams plain: chunks_per_s'), plain_chunk])} | | |",
+        "",
+        "## Route over gRPC",
+        "",
+        f"{IN_FLIGHT} in flight over four connections. The echo is a bare grpc.aio server on uvloop that answers with",
+        "the bytes of one of Route's answers.",
+        "",
+        "| | calls/s | p50 ms | p99 ms | Envoy µs | server µs | Postgres µs | cores busy |",
+        "|---|---|---|---|---|---|---|---|",
+        f"| Route | {requests('route', server)} |",
+        f"| echo | {requests('echo', ('', 'server', ''))} |",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _ratio(each: Mapping[str, Figures], what: str, name: str) -> float:
+    return each[f"{what} ours"][name] / each[f"{what} plain"][name]

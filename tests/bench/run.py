@@ -1,0 +1,82 @@
+"""`make bench`: measure what the product costs beside the least that it could, and write the reports."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench import rounds
+from bench.machine import machine
+from bench.places import Cores, bench, echo_server
+from bench.report import markdown, summary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bench.places import Bench
+    from bench.rounds import Figures
+
+ROOT = Path(__file__).parent.parent.parent
+ROUNDS, SECONDS = 5, 4.0
+IDLE_S, WARM_UP_S = 3.0, 1.0
+
+Round = dict[str, "Figures"]
+
+
+async def measure(number: int, seconds: float, say: Callable[[str], object] = lambda _: None) -> list[Round]:
+    """Measure so many rounds, each figure for so many seconds. RuntimeError, ValueError: an answer was wrong."""
+    async with bench() as made, contextlib.AsyncExitStack() as cleanup:
+        for is_ours in (True, False):
+            await rounds.requests(made, is_ours=is_ours, seconds=min(seconds, WARM_UP_S), per_s=0)
+        _, answer = await rounds.route(made, seconds=min(seconds, WARM_UP_S))
+        echo = await cleanup.enter_async_context(echo_server(made.cores, base64.b64encode(answer).decode()))
+        idle = await rounds.idle(made, seconds=min(seconds, IDLE_S))
+        done = []
+        for each in range(number):
+            done.append(await _round(made, seconds, idle, echo, answer, is_reversed=each % 2 == 1))
+            say(f"round {each + 1} of {number}")
+        return done
+
+
+async def _round(
+    made: Bench, seconds: float, idle: Figures, echo: tuple[int, int], answer: bytes, *, is_reversed: bool
+) -> Round:
+    """Measure everything once. Ours and the other in turn, and every other time in reverse."""
+    done: Round = {}
+    sides = [("ours", True), ("plain", False)]
+    for name, is_ours in reversed(sides) if is_reversed else sides:
+        done[f"saturated {name}"] = await rounds.requests(made, is_ours=is_ours, seconds=seconds, per_s=0)
+        done[f"calm {name}"] = await rounds.requests(made, is_ours=is_ours, seconds=seconds, per_s=rounds.CALM_PER_S)
+        done[f"streams {name}"] = await rounds.streams(made, is_ours=is_ours, seconds=seconds, idle=idle)
+    done["decisions"] = await rounds.decisions(made, seconds=seconds)
+    for name in ("echo", "route") if is_reversed else ("route", "echo"):
+        if name == "route":
+            done[name], _ = await rounds.route(made, seconds=seconds)
+        else:
+            done[name] = await rounds.echo(made, *echo, answer, seconds=seconds)
+    return done
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each figure in each round")
+    parser.add_argument("--json", type=Path, default=ROOT / "docs" / "performance.json")
+    parser.add_argument("--markdown", type=Path, default=ROOT / "docs" / "performance.md")
+    chosen = parser.parse_args()
+    measured = await measure(chosen.rounds, chosen.seconds, say=lambda line: sys.stdout.write(f"{line}\n"))
+    about = machine(ROOT) | {"rounds": chosen.rounds, "seconds": chosen.seconds, "cores": Cores.of_this_machine().told}
+    found = {"about": about, "summary": summary(measured), "rounds": measured}
+    chosen.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    chosen.markdown.write_text(markdown(found), encoding="utf-8")
+    sys.stdout.write(chosen.markdown.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

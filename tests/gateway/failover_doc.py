@@ -1,0 +1,103 @@
+"""docs/failover.md, made of the rows that the tests check."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.failover_rows import ROWS, STREAM, WELL, WHOLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from gateway.failover_rows import Row
+    from gateway.faults import Fault
+
+INTRODUCTION = """\
+# When a provider fails
+
+What becomes of a chat request whose provider misbehaves. Every line of the tables is a test through the real Envoy,
+server and Postgres, with real HTTP servers that behave as it says. This document is made of the same lines, by
+`UPDATE_DOCS=1 .venv/bin/pytest tests/gateway/test_failover.py`. `envoy/README.md` tells how it works.
+
+- A decision names up to four candidates, the best first. Here they are A, B and C, each of a provider of its own, with
+  a context that grows from A to C.
+- What may be gone in a moment (500, 502, 503, 529, a connection that soon breaks) is tried once more at the same place,
+  after a random 0.1 to 0.3 s; 429 and 503 after their `Retry-After` and up to a fifth more, if that is short. Nobody
+  gets a third request.
+- Silence is waited for once at each provider. A refused key, a missing model, an answer that is none, a 429 without a
+  short `Retry-After`: the next candidate at once.
+- A prompt that is too long goes to the next candidate with a larger context. Any other 400, 413 and 422 is about the
+  request, and goes back as the provider wrote it, without the key.
+- An answer in one piece is handed on when all of it is there: whatever breaks before costs the client nothing but time.
+  A stream is handed on as it comes. Once it has begun nobody else is asked; when it breaks, that is to be seen: an
+  `error` event or a connection that breaks off, and never `[DONE]`.
+- Each attempt is recorded with why it failed. It counts for its provider's health unless the request or the key is to
+  blame. What a broken answer has used is estimated and marked as such. At the end no money is held any more.
+- When nobody is left, the error is the gateway's own and says what each of them did: 504 `providers_timed_out` when all
+  were silent, 429 `providers_rate_limited` with the shortest `Retry-After` when all had too much to do, otherwise 502
+  `providers_failed`.
+
+*Requests* are those that reached a provider, in order, with the least time between two at the same one. *Recorded* has
+an entry for each attempt, also for one that found no connection. For these tests two seconds are silence.
+"""
+HEAD = """\
+| the provider's behaviour | asked for | the client gets | requests | recorded |
+|---|---|---|---|---|"""
+
+
+def document() -> str:
+    """Return the document as Markdown."""
+    return "\n".join((INTRODUCTION, *_tables(), "## The behaviours", "", *_behaviours(), ""))
+
+
+def _tables() -> Iterator[str]:
+    for title, rows in ROWS.items():
+        yield from (f"## {title}", "", HEAD, *map(_line, rows), "")
+
+
+def _line(row: Row) -> str:
+    asked = {(STREAM,): "a stream", (WHOLE,): "one piece"}.get(row.asked, "either")
+    cells = (_behaviour(row), asked, row.sees, _requests(row), _counted(row.recorded))
+    return f"| {' | '.join(cells)} |"
+
+
+def _behaviour(row: Row) -> str:
+    if row.a == row.b == row.c != WELL:
+        return f"all: {_script(row.a)}"
+    others = [f"{letter}: {_script(each)}" for letter, each in (("B", row.b), ("C", row.c)) if each != WELL]
+    return "; ".join((f"A: {_script(row.a)}" if others else _script(row.a), *others))
+
+
+def _script(faults: tuple[Fault, ...]) -> str:
+    match faults:
+        case (first, last) if (last,) == WELL:
+            return f"`{first}` once"
+        case (first, last):
+            return f"`{first}`, then `{last}`"
+    return f"`{faults[0]}`"
+
+
+def _requests(row: Row) -> str:
+    said: list[str] = []
+    for before, letter in zip(["", *row.attempts.split()], row.attempts.split(), strict=False):
+        said.append(f"≥ {max(row.pause_s, 0.1):g} s, {letter}" if letter == before else letter)
+    return ", ".join(said) or "none"
+
+
+def _counted(entries: Iterable[str]) -> str:
+    """Write entries that follow on each other and are the same as one."""
+    counted: list[tuple[str, int]] = []
+    for entry in entries:
+        if counted and counted[-1][0] == entry:
+            counted[-1] = (entry, counted[-1][1] + 1)
+        else:
+            counted.append((entry, 1))
+    return "; ".join(entry if number == 1 else f"{entry}, {number} times" for entry, number in counted)
+
+
+def _behaviours() -> Iterator[str]:
+    found = {
+        fault.name: fault.description for rows in ROWS.values() for row in rows for fault in (*row.a, *row.b, *row.c)
+    }
+    yield from ("| behaviour | what the provider does |", "|---|---|")
+    yield from (f"| `{name}` | {found[name]} |" for name in sorted(found))
