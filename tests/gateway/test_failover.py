@@ -61,7 +61,7 @@ async def outcomes(request: pytest.FixtureRequest, chat: ChatStack) -> Mapping[s
     names = [
         item.callspec.params["name"]
         for item in request.session.items
-        if isinstance(item, pytest.Function) and "outcomes" in item.fixturenames
+        if isinstance(item, pytest.Function) and item.path == Path(__file__) and "outcomes" in item.fixturenames
     ]
     turn = asyncio.Semaphore(AT_ONCE)
 
