@@ -42,7 +42,7 @@ def new(endpoint: str = "https://a.test/v1", provider_id: uuid.UUID | None = Non
 
 @asynccontextmanager
 async def served(catalogue: Catalogue, port: int = 0) -> AsyncIterator[tuple[ClusterDiscovery, int]]:
-    discovery = ClusterDiscovery(catalogue.read, clock=lambda: catalogue.now)
+    discovery = ClusterDiscovery(catalogue.read, clock=lambda: catalogue.now, spread_s=0.0)
     port = port or free_ports(1)[0]
     server = GatewayServer(f"127.0.0.1:{port}", SECRET, [discovery.handler()], reuse_port=False)
     await server.start()

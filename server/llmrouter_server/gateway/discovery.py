@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from llmrouter_server import errors
-from llmrouter_server.gateway.acceptance import Acceptance, Pair
+from llmrouter_server.gateway.acceptance import SPREAD_S, Acceptance, Pair
 from llmrouter_server.gateway.clusters import Upstream, cluster_message, cluster_name, clusters_of
 from llmrouter_server.gateway.envoy_api import Cluster, DiscoveryRequest, DiscoveryResponse
 
@@ -81,10 +81,11 @@ class ClusterDiscovery:
         *,
         clock: Callable[[], float] = time.monotonic,
         settle_s: float = SETTLE_S,
+        spread_s: float = SPREAD_S,
     ) -> None:
         """`read` returns the providers as they are now; it may raise errors.DomainError."""
         self._read, self._settle_s = read, settle_s
-        self._acceptance = Acceptance(clock)
+        self._acceptance = Acceptance(clock, spread_s=spread_s)
         self._upstreams: tuple[Upstream, ...] | None = None
         self._compiled: dict[Places, Resources] = {}
         self._changed, self._news = asyncio.Event(), asyncio.Event()
