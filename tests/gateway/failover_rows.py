@@ -209,7 +209,7 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         _next(faults.unavailable(7), SERVER),
         _next(faults.for_a_while(60, faults.unavailable(7), ok()), SERVER),
         _next(faults.unauthorized(), KEY),
-        _next(status(402), CALLER),
+        _next(status(402), KEY),
         _next(status(403), KEY),
         _next(faults.no_such_model(), CALLER),
         _next(status(408), TIMEOUT),

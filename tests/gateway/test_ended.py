@@ -100,7 +100,7 @@ def test_an_estimate_stays_within_the_bounds() -> None:
     [
         ("400", Failure.CALLER),
         ("401", Failure.UNAUTHORIZED),
-        ("402", Failure.CALLER),
+        ("402", Failure.UNAUTHORIZED),
         ("403", Failure.UNAUTHORIZED),
         ("404", Failure.CALLER),
         ("408", Failure.TIMEOUT),

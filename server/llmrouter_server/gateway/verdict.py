@@ -69,7 +69,7 @@ def of_failure(outcome: str) -> Verdict:
     if outcome in WORDS:
         return WORDS[outcome]
     status, message = int(outcome), f"the provider answered with status {outcome}"
-    if status in (401, 403):
+    if status in (401, 402, 403):  # also a key whose account does not pay is of no use for now
         return Verdict(message, Failure.UNAUTHORIZED)
     if status == 429:  # noqa: PLR2004
         return Verdict(message, Failure.RATE_LIMITED)
