@@ -51,8 +51,10 @@ local OPENAI_ERRORS = {
   ["408"] = { 4, "DEADLINE_EXCEEDED", "the request took too long to arrive" },
   ["413"] = { 3, "BODY_TOO_LARGE", "the body is too large; the limit is 10 MiB" },
   ["429"] = { 8, "RATE_LIMITED", "too many requests, try again in 1 s" },
-  ["502"] = { 14, "UNAVAILABLE", "the provider broke the connection off" },
+  ["502"] = { 14, "ANSWER_NOT_PASSED_ON", "the provider's answer broke off, or is larger than the 10 MiB that are held" },
 }
+
+local OWN_ERROR = '"@type":"type.googleapis.com/google.rpc.ErrorInfo"'
 
 local function openai_error(status)
   local known = OPENAI_ERRORS[status] or ERRORS[status] or INTERNAL
@@ -82,9 +84,17 @@ function envoy_on_response(handle)
   local noted = metadata:get(NAMESPACE) or {}
   if noted.bodiless or metadata:get("llmrouter.answer") then return end
   if noted.speaks_openai then
-    if metadata:get("llmrouter.attempts") then return end -- a provider's answer, or what happened to all of them
+    local was_tried = metadata:get("llmrouter.attempts") ~= nil
     local own = is_grpc and handle:body(true) or handle:body()
     headers = handle:headers()
+    if was_tried then -- a provider's answer, or what happened to all of them, or Envoy's own word
+      local said = own and own:length() > 0 and own:getBytes(0, own:length()) or ""
+      if not string.find(said, OWN_ERROR, 1, true) then return end
+      if status == "500" then -- no filter of ours could hold the provider's answer
+        status = "502"
+        headers:replace(":status", status)
+      end
+    end
     if status == "504" then -- the server's decision did not come in time: as if it were away
       status = "503"
       headers:replace(":status", status)

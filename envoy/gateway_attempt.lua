@@ -57,8 +57,17 @@ local function go(md, cluster, fields)
   md:set(ROUTE, "priority_groups", head_for(cluster))
 end
 
-local function go_to_candidate(md, plan, index, again)
-  go(md, "provider-" .. plan.candidates[index].provider_id, { candidate = index, again = again, step = "attempt" })
+local function go_to_candidate(md, plan, index)
+  go(md, "provider-" .. plan.candidates[index].provider_id, { candidate = index, step = "attempt" })
+end
+
+-- In one request a provider gets one second try, however many of its models are in the plan.
+local function may_have_second_try(plan, route)
+  return not string.find(route.tried_again or "", plan.candidates[route.candidate].provider_id, 1, true)
+end
+
+local function take_second_try(md, plan, route)
+  md:set(ROUTE, "tried_again", (route.tried_again or "") .. " " .. plan.candidates[route.candidate].provider_id)
 end
 
 -- The first candidate after this one that may still be tried, or nil.
@@ -142,11 +151,12 @@ end
 -- What failed was judged: try this one again, or the next, or end.
 local function after_failure(handle, md, plan, route, headers, may_again, asked_ms, least_context)
   local longest = math.min(LONGEST_PAUSE_MS, plan.first_byte_ms * 0.75) -- the referee has no more time than a provider
-  if may_again and not route.again and (asked_ms or 0) <= longest then
+  if may_again and (asked_ms or 0) <= longest and may_have_second_try(plan, route) then
+    take_second_try(md, plan, route)
     go(md, REFEREE, { step = "again", pause_ms = pause_ms(handle, asked_ms) })
   else
     local index = next_candidate(plan, route, least_context)
-    if index then go_to_candidate(md, plan, index, false) else go(md, REFEREE, { step = "end" }) end
+    if index then go_to_candidate(md, plan, index) else go(md, REFEREE, { step = "end" }) end
   end
   headers:replace(NEXT, "1")
 end
@@ -256,21 +266,22 @@ local function arbitrate(handle)
     local was_connecting = took >= CONNECT_MS - SLACK_MS and took <= CONNECT_MS + 200
     local was_quick = took < math.min(QUICK_MS, plan.first_byte_ms / 2)
     note(handle, md, number, index, is_silent and "silent" or "broken", started, now)
-    if was_quick and not was_connecting and not route.again then
+    if was_quick and not was_connecting and may_have_second_try(plan, route) then
       delay = pause_ms(handle)
-      go_to_candidate(md, plan, index, true)
+      take_second_try(md, plan, route)
+      go_to_candidate(md, plan, index)
     else
       give_up_provider(md, plan, route)
       local index_after = next_candidate(plan, route)
       if index_after then
-        go_to_candidate(md, plan, index_after, false)
+        go_to_candidate(md, plan, index_after)
       else
         go(md, REFEREE, { step = "end" })
       end
     end
   elseif route.step == "again" then
     delay = route.pause_ms
-    go_to_candidate(md, plan, route.candidate, true)
+    go_to_candidate(md, plan, route.candidate)
   end
   local dropped = {}
   for key in pairs(headers) do if not KEPT[key] then dropped[#dropped + 1] = key end end

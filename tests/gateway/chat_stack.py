@@ -49,6 +49,12 @@ insert into llm_models (
 )
 select provider_id, name, name, 'ECO', $4, $5, context, '{chat,streaming,tools,json,vision}'
 from unnest($1::uuid[], $2::text[], $3::int[]) as m (provider_id, name, context)"""
+ADD_PRECISE = """
+insert into llm_models (
+    provider_id, model_name, display_name, power_level, input_cost_per_1m, output_cost_per_1m, max_context_tokens,
+    capabilities
+)
+select $1, name, name, 'PRECISION', $3, $4, 8000, '{chat}' from unnest($2::text[]) as m (name)"""
 ADD_PLATFORM_KEYS = """
 insert into llm_platform_keys (provider_id, encrypted_api_key, key_prefix)
 select provider_id, ciphertext, 'sk-mad' from unnest($1::uuid[], $2::text[]) as k (provider_id, ciphertext)"""
@@ -145,8 +151,14 @@ class ChatStack:
             ]
             await connection.execute(ADD_PLATFORM_KEYS, ids, sealed)
             await connection.execute(ADD_BUDGETS, [world.user.id for world in worlds], BUDGET_USD)
-        await self._until_known(worlds[-1])
+        await self._until_known(worlds[-1], worlds[-1].model)
         return worlds
+
+    async def add_precise(self, world: World, letter: str, number: int) -> None:
+        """Give a provider so many models of a power level that no world has otherwise."""
+        names = [f"{world.model}-precise-{index}" for index in range(number)]
+        await self._pool.execute(ADD_PRECISE, world.ids[letter], names, PRICE_IN, PRICE_OUT)
+        await self._until_known(world, names[-1])
 
     async def new_world(self) -> World:
         return (await self.new_worlds(1))[0]
@@ -234,13 +246,13 @@ class ChatStack:
             user=User(user_id, self.stack.identity.mint("user", user_id)),
         )
 
-    async def _until_known(self, world: World) -> None:
+    async def _until_known(self, world: World, model: str) -> None:
         """Wait until Envoy has the providers, and the server has heard so."""
         headers = {"authorization": f"Bearer {world.user.token}"}
         reply = None
         async with asyncio.timeout(PATIENCE_S):
             while reply is None or reply.status != 200:
-                reply = await send(self.stack.ports.http, "GET", f"/v1/models/{world.model}", headers)
+                reply = await send(self.stack.ports.http, "GET", f"/v1/models/{model}", headers)
                 await asyncio.sleep(0.02)  # fewer than the user's requests a second
             while len(set(await self._clusters_by_thread())) != 1:
                 await asyncio.sleep(0.02)

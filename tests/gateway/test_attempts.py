@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway import faults
-from gateway.faults import status
+from gateway.faults import Fault, status
 
 if TYPE_CHECKING:
     from gateway.chat_stack import ChatStack, World
+    from gateway.provider_server import Exchange
 
 # What the provider gets
 
@@ -95,6 +96,41 @@ async def test_a_key_that_a_refusal_quotes_does_not_reach_the_client(chat: ChatS
     reply = await chat.ask(world)
     assert (reply.status, reply.error["code"]) == (400, "bad")
     assert reply.error["message"] == "bad request with [redacted] and again [redacted]"
+
+
+async def test_an_answer_in_one_piece_that_is_larger_than_what_is_held_ends_in_openais_shape(
+    chat: ChatStack, world: World
+) -> None:
+    async def act(exchange: Exchange) -> None:
+        await exchange.head(200)  # without its length
+        await exchange.body(b'{"choices":[{"message":{"content":"')
+        for _ in range(192):
+            await exchange.body(b"x" * 65536)
+        await exchange.body(b'"}}]}')
+        await exchange.end()
+
+    world.a.behave(Fault("larger than is held", "Answers with 12 MiB.", act))
+    reply = await chat.ask(world)
+    assert (reply.status, reply.headers["content-type"]) == (502, "application/json")
+    assert reply.error["code"] == "answer_not_passed_on"
+    [recorded] = await chat.recorded(world)
+    assert (recorded.at, recorded.succeeded) == ("A", False)
+
+
+# One provider with several models
+
+
+async def test_a_provider_gets_one_second_try_however_many_of_its_models_are_in_the_plan(
+    chat: ChatStack, world: World
+) -> None:
+    await chat.add_precise(world, "A", 3)
+    world.a.behave(status(500))
+    reply = await chat.ask(world, model="precision")
+    assert (reply.status, reply.error["code"]) == (502, "providers_failed")
+    asked = [seen.body["model"].removeprefix(f"{world.model}-precise-") for seen in world.a.chats]
+    assert (len(asked), asked[0]) == (4, asked[1])
+    assert set(asked) == {"0", "1", "2"}
+    await chat.recorded(world)
 
 
 # Down for a while

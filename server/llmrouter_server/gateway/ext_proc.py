@@ -150,7 +150,6 @@ def _go_on(ready: Prepared, rest: bytes) -> Any:  # noqa: ANN401
             "llmrouter.plan": plan.to_dict(),
             "llmrouter.route": {
                 "candidate": 1,
-                "again": False,
                 "step": "attempt",
                 "priority_groups": [{"name": first, "clusters": [{"cluster_name": first, "weight": 1}]}],
             },
