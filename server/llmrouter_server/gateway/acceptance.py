@@ -12,7 +12,7 @@ Pair: TypeAlias = tuple[UUID, str]
 """A provider and its endpoint: after a change of the endpoint it is as new."""
 PATIENCE_S = 3.0
 """Every Envoy has a new provider by then: one whose stream another process holds is not heard here."""
-SPREAD_S = 0.5
+SPREAD_S = 1.0
 """Envoy says that it has a cluster a moment before the last of its threads has it."""
 
 
