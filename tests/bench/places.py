@@ -12,6 +12,7 @@ import sys
 import uuid
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ import asyncpg
 
 from bench.plain_envoy import plain_config
 from conftest import make_open_folder
+from gateway.chat_client import send
 from gateway.chat_stack import ADD_MODELS, ADD_PLATFORM_KEYS, ADD_PROVIDERS, PRICE_IN, PRICE_OUT
 from llmrouter_server.byok.cipher import PLATFORM_USER, Cipher, Credential
 from llmrouter_server.runtime.envoy_config import envoy_command
@@ -31,6 +33,7 @@ from up_process import children_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
+    from gateway.chat_client import Reply
     from llmrouter_server.runtime.envoy_config import EdgeParameters
 
 TESTS = Path(__file__).parent.parent
@@ -110,6 +113,12 @@ class Bench:
             await connection.execute(ADD_PLATFORM_KEYS, ids, sealed)
             await connection.execute(ADD_SETTINGS, users, BUDGET_USD)
         self.tokens = [self.stack.identity.mint("user", user) for user in users]
+        async with asyncio.timeout(READY_S):
+            while (await self._get(f"/v1/models/{names[-1]}")).status != HTTPStatus.OK:  # until Envoy has the providers
+                await asyncio.sleep(0.05)
+
+    async def _get(self, path: str) -> Reply:
+        return await send(self.stack.ports.http, "GET", path, {"authorization": f"Bearer {self.tokens[0]}"})
 
     async def load(self, module: str, load: Any) -> dict[str, Any]:
         """Run a load to its end, and return what it printed."""
