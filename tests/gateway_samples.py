@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import uuid_utils.compat as uuid_utils
 
+from llmrouter_server.budget.ledger import HoldRequest
 from llmrouter_server.budget.store import BudgetStore
 from llmrouter_server.gateway.ended import Ended, ended_from
 from llmrouter_server.gateway.plan import Candidate, Plan
 from llmrouter_server.gateway.reporting import Reporter
 from llmrouter_server.gateway.store import GatewayRequestStore, OpenRequests
+from llmrouter_server.usage.period import month_of
 from usage_samples import model_ids, quiet_recorder, usage_store
 
 if TYPE_CHECKING:
@@ -121,13 +123,19 @@ class Books(NamedTuple):
     open: int
 
 
+def money_for(made: Plan, amount: Decimal = HOLD, budget: Decimal = BUDGET) -> HoldRequest:
+    """What is to be held for a plan."""
+    since = made.decided_at
+    return HoldRequest(made.decision_id, made.user_id, month_of(since), amount, budget, since, since + HELD_FOR)
+
+
 class Gateway:
     """What the gateway keeps its books with, as one replica has it. Time stands still at `now`."""
 
     def __init__(self, database: Database, models: Mapping[str, uuid.UUID]) -> None:
         self.database, self.models, self.now = database, models, NOW
         self.budget = BudgetStore(database)
-        self.store = GatewayRequestStore(database, most_at_once=3)
+        self.store = GatewayRequestStore(database, self.budget, most_at_once=3)
         self.requests = OpenRequests(self.store, lasts=LASTS)
         self.recorder: UsageRecorder = quiet_recorder(usage_store(database))
         self.reporter = Reporter(self.recorder, self.store, self.budget, lambda: self.now)
@@ -148,11 +156,7 @@ class Gateway:
     async def begin(self, **changes: Any) -> Plan:
         """Do what is done before a plan is answered."""
         made = self.plan(**changes)
-        if made.held:
-            assert await self.budget.hold(
-                made.user_id, made.decision_id, HOLD, BUDGET, now=made.decided_at, ttl=HELD_FOR
-            )
-        await self.requests.open(made)
+        assert await self.requests.open(made, money_for(made) if made.held else None)
         return made
 
     async def books(self, user: uuid.UUID) -> Books:

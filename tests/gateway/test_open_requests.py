@@ -6,13 +6,17 @@ import asyncio
 import uuid
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gateway_samples import LASTS, NOW, Gateway, candidate, plan
+from gateway_samples import LASTS, NOW, Gateway, candidate, money_for, plan
 from llmrouter_server import errors
-from llmrouter_server.gateway.store import OpenRequests
+from llmrouter_server.audit.key_reads import KeyRead
+from llmrouter_server.audit.store import KeyReadStore
+from llmrouter_server.gateway import store as gateway_store
+from llmrouter_server.gateway.store import Opening, OpenRequests
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +28,27 @@ OVER = NOW + LASTS
 
 async def opened(gateway: Gateway, plans: Sequence[Plan]) -> list[str]:
     """Open these in one batch, and return how each fared."""
-    outcomes = await gateway.store.open([(each, each.decided_at + LASTS) for each in plans])
-    return ["opened" if outcome is None else outcome.reason for outcome in outcomes]
+    outcomes = await gateway.store.open([Opening(each, each.decided_at + LASTS) for each in plans])
+    return [outcome.reason if isinstance(outcome, errors.DomainError) else "opened" for outcome in outcomes]
+
+
+async def a_provider(gateway: Gateway) -> uuid.UUID:
+    async with gateway.database.connection() as connection:
+        provider: uuid.UUID = await connection.fetchval("select id from llm_providers limit 1")
+    return provider
+
+
+def reading(made: Plan, provider: uuid.UUID) -> KeyRead:
+    return KeyRead(
+        read_at=NOW,
+        user_id=made.user_id,
+        provider_id=provider,
+        key_id=None,
+        payer="PLATFORM",
+        reader_id=made.user_id,
+        purpose="gateway",
+        decision_id=made.decision_id,
+    )
 
 
 async def test_a_request_is_open_until_it_is_closed(gateway: Gateway) -> None:
@@ -61,8 +84,8 @@ async def test_many_at_once_are_opened_up_to_the_limit_exactly(gateway: Gateway)
     user = uuid.uuid4()
     opening = [gateway.requests.open(plan(user_id=user)) for _ in range(20)]
     outcomes = await asyncio.gather(*opening, return_exceptions=True)
-    assert outcomes.count(None) == 3
-    assert {type(outcome) for outcome in outcomes} == {type(None), errors.DomainError}
+    assert outcomes.count(True) == 3
+    assert {type(outcome) for outcome in outcomes} == {bool, errors.DomainError}
     assert (await gateway.books(user)).open == 3
 
 
@@ -78,7 +101,42 @@ async def test_a_plan_that_cannot_be_stored_is_unavailable_and_takes_no_other_wi
     bad, good = plan(candidate(model="\0")), plan()
     outcomes = await asyncio.gather(gateway.requests.open(bad), gateway.requests.open(good), return_exceptions=True)
     assert isinstance(outcomes[0], errors.DomainError)
-    assert (outcomes[0].reason, outcomes[1]) == ("UNAVAILABLE", None)
+    assert (outcomes[0].reason, outcomes[1]) == ("UNAVAILABLE", True)
+
+
+async def test_what_the_budget_has_no_room_for_is_not_noted_and_its_keys_are_not_audited(
+    gateway: Gateway,
+) -> None:
+    user, provider = uuid.uuid4(), await a_provider(gateway)
+    fits, too_dear, free, next_one = (plan(user_id=user, held=held) for held in (True, True, False, True))
+
+    def opening(made: Plan, amount: int) -> Opening:
+        money = money_for(made, Decimal(amount), Decimal(10)) if made.held else None
+        return Opening(made, made.decided_at + LASTS, money, (reading(made, provider),))
+
+    outcomes = await gateway.store.open([opening(fits, 6), opening(too_dear, 5), opening(free, 0)])
+    assert outcomes == [True, False, True]
+    assert await gateway.requests.open(
+        next_one, money_for(next_one, Decimal(4), Decimal(10)), [reading(next_one, provider)]
+    )
+    books = await gateway.books(user)
+    assert (books.open, books.held, books.holds) == (3, Decimal(10), Decimal(10))
+    audited = await KeyReadStore(gateway.database).list(user, key_id=None, after=None, limit=10)
+    assert {each.read.decision_id for each in audited} == {each.decision_id for each in (fits, free, next_one)}
+
+
+async def test_when_the_audit_cannot_be_written_nothing_is_noted_or_held(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def append(*_: object) -> None:
+        raise errors.unavailable()
+
+    monkeypatch.setattr(gateway_store, "append_reads", append)
+    made = plan(held=True)
+    with pytest.raises(errors.DomainError, match="try again"):
+        await gateway.requests.open(made, money_for(made), [reading(made, await a_provider(gateway))])
+    books = await gateway.books(made.user_id)
+    assert (books.open, books.held, books.holds) == (0, 0, 0)
 
 
 async def test_a_request_that_is_given_up_while_it_is_opened_is_closed_all_the_same(

@@ -12,7 +12,6 @@ import asyncpg
 import pytest
 
 from custody import CANARY, NOT_TO_BE_SEEN, Custody, custody
-from llmrouter_server import errors
 from llmrouter_server.byok import store
 from llmrouter_server.byok.cipher import Credential
 from llmrouter_server.byok.live_keys import CHANNEL, KeptKey
@@ -24,9 +23,8 @@ from llmrouter_server.routing.state import USER_CHANNEL
 from llmrouter_server.routing.store import RoutingStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from llmrouter_server.audit.key_reads import KeyRead
     from llmrouter_server.byok.store import SealedKey
     from llmrouter_server.runtime.database import Database
 
@@ -167,36 +165,28 @@ async def sealed_keys(keeper: Custody, user: uuid.UUID) -> list[SealedKey]:
     return [keys[own], keys[free], keys[other]]
 
 
-async def test_all_are_returned_in_their_order_when_every_reading_is_committed(
-    keeper: Custody, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_key_is_unlocked_with_the_reading_that_is_to_be_committed(keeper: Custody) -> None:
     user, reader, decision = uuid.uuid4(), uuid.uuid4(), uuid.uuid4()
     keys = await sealed_keys(keeper, user)
-    batches: list[int] = []
-    really_append = keeper.audit._store.append
-
-    async def append(reads: Sequence[KeyRead]) -> None:
-        await really_append(reads)
-        batches.append(len(reads))
-
-    monkeypatch.setattr(keeper.audit._store, "append", append)
-    opened = await keeper.credentials.open_all(keys, user_id=user, reader_id=reader, decision_id=decision)
-    assert batches == [3]
-    assert [each.credential.reveal() for each in opened] == [CANARY, PLATFORM_KEY, OTHER_KEY]
-    assert [each.sealed for each in opened] == keys
-    reads = await keeper.reads(user)
-    assert [(read["provider_id"], read["key_id"], read["payer"]) for read in reads] == [
+    unlocked = [
+        keeper.credentials.unlock(key, user_id=user, reader_id=reader, purpose="gateway", decision_id=decision)
+        for key in keys
+    ]
+    assert [opened.credential.reveal() for opened, _ in unlocked] == [CANARY, PLATFORM_KEY, OTHER_KEY]
+    assert [opened.sealed for opened, _ in unlocked] == keys
+    assert [(read.provider_id, read.key_id, read.payer) for _, read in unlocked] == [
         (key.provider_id, key.key_id, key.payer) for key in keys
     ]
-    assert {(read["reader_id"], read["purpose"], read["decision_id"]) for read in reads} == {
-        (reader, "gateway", decision)
+    assert {(read.user_id, read.reader_id, read.purpose, read.decision_id) for _, read in unlocked} == {
+        (user, reader, "gateway", decision)
     }
-    assert NOT_TO_BE_SEEN not in f"{opened!r} {keys!r}"
+    assert NOT_TO_BE_SEEN not in f"{unlocked!r} {keys!r}"
+    assert await keeper.reads(user) == []
 
 
-async def test_none_is_given_when_one_does_not_decrypt(keeper: Custody) -> None:
+async def test_a_key_that_was_put_in_anothers_place_is_not_unlocked(keeper: Custody) -> None:
     user = uuid.uuid4()
-    one, platform, _ = await sealed_keys(keeper, user)
+    one, _, _ = await sealed_keys(keeper, user)
     stranger, provider = uuid.uuid4(), await keeper.provider()
     another = await keeper.keys.find(stranger, await keeper.store(stranger, provider))
     moved = store.SealedKey(
@@ -209,31 +199,5 @@ async def test_none_is_given_when_one_does_not_decrypt(keeper: Custody) -> None:
         ciphertext=another.ciphertext,
     )
     with pytest.raises(DomainError) as error:
-        await keeper.credentials.open_all([one, platform, moved], user_id=user, reader_id=user)
+        keeper.credentials.unlock(moved, user_id=user, reader_id=user, purpose="gateway")
     assert error.value.reason == "INTERNAL"
-    assert await keeper.reads(user) == []
-
-
-@pytest.mark.parametrize("failure", [errors.unavailable(), RuntimeError("disk full")])
-async def test_none_is_given_when_one_cannot_be_audited(
-    keeper: Custody, failure: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    user = uuid.uuid4()
-    keys = await sealed_keys(keeper, user)
-    really_append = keeper.audit._store.append
-
-    async def append(reads: Sequence[KeyRead]) -> None:
-        if any(read.provider_id == keys[1].provider_id for read in reads):
-            raise failure
-        await really_append(reads)
-
-    monkeypatch.setattr(keeper.audit._store, "append", append)
-    with pytest.raises(DomainError) as error:
-        await keeper.credentials.open_all(keys, user_id=user, reader_id=user)
-    assert error.value.reason == "UNAVAILABLE"
-
-
-async def test_of_no_keys_none_are_opened_and_nothing_is_written(keeper: Custody) -> None:
-    user = uuid.uuid4()
-    assert await keeper.credentials.open_all([], user_id=user, reader_id=user) == []
-    assert await keeper.reads(user) == []

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 MAX_BATCH = 500
 
 
+def count(read: KeyRead) -> None:
+    """Count a reading that is committed."""
+    telemetry.counter(telemetry.KEY_READS, read.purpose, read.payer).inc()
+
+
 class AuditLog:
     """Writes readings in batches; one task of each process writes."""
 
@@ -40,7 +45,7 @@ class AuditLog:
             raise
         except Exception as error:  # whatever it is, it was logged where it happened
             raise errors.unavailable() from error
-        telemetry.counter(telemetry.KEY_READS, read.purpose, read.payer).inc()
+        count(read)
 
     async def _write(self, reads: Sequence[KeyRead]) -> Sequence[Exception | None]:
         await self._store.append(reads)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llmrouter_server.audit.key_reads import ChainedRead, KeyRead, Link, extend
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
     from datetime import date
     from uuid import UUID
 
@@ -84,12 +84,8 @@ class KeyReadStore:
 
     async def append(self, reads: Sequence[KeyRead]) -> None:
         """Hang readings onto their months' chains, all or none; those of a month stay in their order."""
-        by_month: dict[date, list[KeyRead]] = {}
-        for read in reads:
-            by_month.setdefault(read.month, []).append(read)
         async with self._database.transaction() as connection:
-            for month in sorted(by_month):  # locks are taken in the same order everywhere
-                await _append(connection, extend(month, await _lock_head(connection, month), by_month[month]))
+            await append(connection, reads)
 
     async def list(
         self, user_id: UUID, *, key_id: UUID | None, after: tuple[date, int] | None, limit: int
@@ -99,6 +95,15 @@ class KeyReadStore:
         async with self._database.connection() as connection:
             rows = await connection.fetch(LIST_OF_USER, user_id, key_id, month, sequence, limit)
         return [ListedRead(row["month"], row["sequence"], row["provider_name"], _key_read(row)) for row in rows]
+
+
+async def append(connection: Any, reads: Iterable[KeyRead]) -> None:  # noqa: ANN401 - asyncpg has no types
+    """Hang readings onto their months' chains, inside a transaction; those of a month stay in their order."""
+    by_month: dict[date, list[KeyRead]] = {}
+    for read in reads:
+        by_month.setdefault(read.month, []).append(read)
+    for month in sorted(by_month):  # locks are taken in the same order everywhere
+        await _append(connection, extend(month, await _lock_head(connection, month), by_month[month]))
 
 
 async def months(connection: Any, only: date | None) -> dict[date, int]:  # noqa: ANN401 - asyncpg has no types

@@ -8,7 +8,7 @@ from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from datetime import date
+    from datetime import date, datetime
     from uuid import UUID
 
     from llmrouter_server.usage.settlement import Settlement
@@ -31,6 +31,22 @@ class BudgetState:
     def exceeds(self, budget_usd: Decimal | None) -> bool:
         """Tell whether the budget is used up: the spend has reached it. Without a budget it never is."""
         return budget_usd is not None and self.spent_usd >= budget_usd
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRequest:
+    """Money that is to be set aside for one request."""
+
+    id: UUID
+    """Of its decision."""
+    user_id: UUID
+    month: date
+    amount_usd: Decimal
+    """More than nothing."""
+    budget_usd: Decimal
+    """What spend and holds of the month must stay within."""
+    created_at: datetime
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

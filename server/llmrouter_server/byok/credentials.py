@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from llmrouter_server.audit.key_reads import KeyRead
 from llmrouter_server.byok.cipher import DecryptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from datetime import datetime
     from uuid import UUID
 
@@ -56,44 +55,29 @@ class Credentials:
         self, key: SealedKey, *, user_id: UUID, reader_id: UUID, purpose: Purpose, decision_id: UUID | None = None
     ) -> Credential:
         """Decrypt a key on a user's behalf; INTERNAL when it does not decrypt, UNAVAILABLE when not audited."""
-        [opened] = await self.open_all(
-            [key], user_id=user_id, reader_id=reader_id, purpose=purpose, decision_id=decision_id
-        )
+        opened, read = self.unlock(key, user_id=user_id, reader_id=reader_id, purpose=purpose, decision_id=decision_id)
+        await self._audit.record(read)
         return opened.credential
 
-    async def open_all(
-        self,
-        keys: Sequence[SealedKey],
-        *,
-        user_id: UUID,
-        reader_id: UUID,
-        purpose: Purpose = "gateway",
-        decision_id: UUID | None = None,
-    ) -> list[OpenedKey]:
-        """Decrypt keys on a user's behalf, and return them in their order when all readings are committed.
+    def unlock(
+        self, key: SealedKey, *, user_id: UUID, reader_id: UUID, purpose: Purpose, decision_id: UUID | None = None
+    ) -> tuple[OpenedKey, KeyRead]:
+        """Decrypt a key on a user's behalf, for a caller that commits the reading before anybody gets the key.
 
-        One that fails fails for all: INTERNAL when it does not decrypt, UNAVAILABLE when not audited.
+        INTERNAL when it does not decrypt.
         """
-        opened = [OpenedKey(self._decrypt(key, user_id), key) for key in keys]
-        reads = (
-            KeyRead(
-                read_at=self._now(),
-                user_id=user_id,
-                provider_id=key.provider_id,
-                key_id=key.key_id,
-                payer=key.payer,
-                reader_id=reader_id,
-                purpose=purpose,
-                decision_id=decision_id,
-            )
-            for key in keys
+        credential = self._decrypt(key, user_id)
+        read = KeyRead(
+            read_at=self._now(),
+            user_id=user_id,
+            provider_id=key.provider_id,
+            key_id=key.key_id,
+            payer=key.payer,
+            reader_id=reader_id,
+            purpose=purpose,
+            decision_id=decision_id,
         )
-        # All are waited for, whatever comes of one of them: they go into one batch.
-        outcomes = await asyncio.gather(*map(self._audit.record, reads), return_exceptions=True)
-        for outcome in outcomes:
-            if outcome is not None:
-                raise outcome
-        return opened
+        return OpenedKey(credential, key), read
 
     def _decrypt(self, key: SealedKey, user_id: UUID) -> Credential:
         try:

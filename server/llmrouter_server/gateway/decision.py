@@ -10,6 +10,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from llmrouter_server import errors
+from llmrouter_server.audit import log as audit_log
+from llmrouter_server.budget.ledger import HoldRequest
 from llmrouter_server.byok.provider_auth import auth_of
 from llmrouter_server.catalog.snapshot import PowerLevel
 from llmrouter_server.gateway.chat import AUTO
@@ -23,9 +25,9 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from llmrouter_server.audit.key_reads import KeyRead
     from llmrouter_server.budget.store import BudgetStore
     from llmrouter_server.byok.credentials import Credentials
-    from llmrouter_server.byok.store import SealedKey
     from llmrouter_server.catalog.snapshot import CatalogModel
     from llmrouter_server.gateway.chat import ChatRequest
     from llmrouter_server.gateway.store import OpenRequests
@@ -94,18 +96,13 @@ class Decider:
         budget, now = routed.record.facts.budget_usd, self._now()
         if budget is not None or any(_payer(routed, model) == "PLATFORM" for model in models):
             _require_price(chat)
-        amount = Decimal(0)
-        if budget is not None:
+        prepared = await self._prepare(chat, routed, models, now=now, budget=budget, reader_id=reader_id)
+        if prepared is None and budget is not None:
             routed, models = await self._within(budget, now, asked, chat, (routed, models))
-            amount = max(_worst_cost(chat, model) for model in models)
-        plan = self._plan(chat, routed, models, now, is_held=amount > 0)
-        try:
-            if budget is not None:
-                await self._hold(plan, amount, budget)
-            return await self._open(plan, routed, models, reader_id)
-        except BaseException:
-            await asyncio.shield(self.undo(plan))
-            raise
+            prepared = await self._prepare(chat, routed, models, now=now, budget=budget, reader_id=reader_id)
+        if prepared is None:  # others were quicker
+            raise errors.no_room_in_budget(budget or Decimal(0), _dearest(chat, models), None)
+        return prepared
 
     async def undo(self, plan: Plan) -> None:
         """Give back what was set up for a plan that nobody carries out. What cannot be given back now expires."""
@@ -115,13 +112,6 @@ class Decider:
                 await self._budget.release(plan.decision_id)
         except errors.DomainError as error:
             log.warning("a plan could not be undone", extra={"decision_id": str(plan.decision_id), "error": str(error)})
-
-    async def _hold(self, plan: Plan, amount: Decimal, budget: Decimal) -> None:
-        held = await self._budget.hold(
-            plan.user_id, plan.decision_id, amount, budget, now=plan.decided_at, ttl=KEPT_OPEN
-        )
-        if not held:  # others were quicker
-            raise errors.no_room_in_budget(budget, amount, None)
 
     async def _route(self, asked: Asked) -> tuple[Routed, list[CatalogModel]]:
         routed = await self._router.route(asked)
@@ -181,40 +171,55 @@ class Decider:
             ),
         )
 
-    async def _open(self, plan: Plan, routed: Routed, models: Sequence[CatalogModel], reader_id: UUID) -> Prepared:
-        """Note the request and read the credentials, side by side: both wait for the database."""
-        keys: dict[UUID, SealedKey] = {}
+    async def _prepare(
+        self,
+        chat: ChatRequest,
+        routed: Routed,
+        models: Sequence[CatalogModel],
+        *,
+        now: datetime,
+        budget: Decimal | None,
+        reader_id: UUID,
+    ) -> Prepared | None:
+        """Make the plan and commit what must be before it is carried out; None: the budget has no room for it."""
+        amount = Decimal(0) if budget is None else _dearest(chat, models)
+        plan = self._plan(chat, routed, models, now, is_held=amount > 0)
+        headers, reads = self._unlock(plan, routed, models, reader_id)
+        money = None
+        if budget is not None and plan.held:
+            money = HoldRequest(plan.decision_id, plan.user_id, month_of(now), amount, budget, now, now + KEPT_OPEN)
+        try:
+            if not await self._requests.open(plan, money, reads):
+                return None
+        except BaseException:
+            await asyncio.shield(self.undo(plan))
+            raise
+        for read in reads:
+            audit_log.count(read)
+        credentials = (headers.get(model.provider_id, NO_CREDENTIAL) for model in models)
+        return Prepared(plan, "".join(credentials), is_slow=plan.stream and _thinks_first(models))
+
+    def _unlock(
+        self, plan: Plan, routed: Routed, models: Sequence[CatalogModel], reader_id: UUID
+    ) -> tuple[dict[UUID, str], list[KeyRead]]:
+        """Decrypt the key of each provider, and return their headers with what the audit must have before they go."""
+        headers: dict[UUID, str] = {}
+        reads = []
         for model in models:
             key = routed.key_for(model.provider_id)
-            if key is not None:
-                keys[model.provider_id] = key
-        opened, noted = await asyncio.gather(
-            self._credentials.open_all(
-                list(keys.values()),
-                user_id=plan.user_id,
-                reader_id=reader_id,
-                purpose="gateway",
-                decision_id=plan.decision_id,
-            ),
-            self._requests.open(plan),
-            return_exceptions=True,
-        )
-        for outcome in (noted, opened):
-            if isinstance(outcome, BaseException):
-                raise outcome
-        headers = {}
-        for model in models:
-            for each in opened:  # type: ignore[union-attr] # it is no exception
-                if each.sealed.provider_id == model.provider_id:
-                    headers[model.provider_id] = auth_of(model.provider_type).chat_header(each.credential)
-        return Prepared(
-            plan,
-            "".join(
-                "{}\t{}\t".format(*headers[model.provider_id]) if model.provider_id in headers else NO_CREDENTIAL
-                for model in models
-            ),
-            is_slow=plan.stream and _thinks_first(models),
-        )
+            if key is None or model.provider_id in headers:
+                continue
+            opened, read = self._credentials.unlock(
+                key, user_id=plan.user_id, reader_id=reader_id, purpose="gateway", decision_id=plan.decision_id
+            )
+            name, value = auth_of(model.provider_type).chat_header(opened.credential)
+            headers[model.provider_id] = f"{name}\t{value}\t"
+            reads.append(read)
+        return headers, reads
+
+
+def _dearest(chat: ChatRequest, models: Sequence[CatalogModel]) -> Decimal:
+    return max(_worst_cost(chat, model) for model in models)
 
 
 def _thinks_first(models: Sequence[CatalogModel]) -> bool:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from llmrouter_server import errors
+from llmrouter_server.audit.store import append as append_reads
 from llmrouter_server.gateway.plan import Plan
 from llmrouter_server.runtime.group_commit import GroupCommit
 from llmrouter_server.usage.rows import columns
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
+    from llmrouter_server.audit.key_reads import KeyRead
+    from llmrouter_server.budget.ledger import HoldRequest
+    from llmrouter_server.budget.store import BudgetStore
     from llmrouter_server.runtime.database import Database
 
 log = logging.getLogger(__name__)
@@ -82,8 +87,18 @@ with expired as materialized (
 update llm_gateway_requests r set is_lost = true, expires_at = $3 from expired e where r.decision_id = e.decision_id
 returning r.decision_id, r.plan"""
 
-Opening: TypeAlias = "tuple[Plan, datetime]"
-"""A request's plan, and until when its report is waited for."""
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A request that is to be noted as under way, with all that must be committed before it is."""
+
+    plan: Plan
+    expires_at: datetime
+    """Until then its report is waited for."""
+    money: HoldRequest | None = None
+    """What is to be held for it."""
+    reads: tuple[KeyRead, ...] = ()
+    """Of the credentials that go along."""
 
 
 class GatewayRequestStore:
@@ -94,20 +109,46 @@ class GatewayRequestStore:
     milliseconds that a statement takes.
     """
 
-    def __init__(self, database: Database, *, most_at_once: int) -> None:
-        self._database, self._most_at_once = database, most_at_once
+    def __init__(self, database: Database, budget: BudgetStore, *, most_at_once: int) -> None:
+        self._database, self._budget, self._most_at_once = database, budget, most_at_once
 
-    async def open(self, batch: Sequence[Opening]) -> list[errors.DomainError | None]:
-        """Keep requests, with one outcome for each: None, or RATE_LIMITED when its user has too many under way.
+    async def open(self, batch: Sequence[Opening]) -> list[bool | errors.DomainError]:
+        """Keep requests, hold their money and write the readings of their keys: for each request all of it, or nothing.
 
-        One that is open already stays as it is.
+        Return an outcome for each: True; False when the budget has no room for it; RATE_LIMITED when its user has too
+        many under way. One that is open already stays as it is.
         """
-        rows = [(plan.decision_id, plan.user_id, plan.to_dict(), expires_at) for plan, expires_at in batch]
-        now = max(plan.decided_at for plan, _ in batch)
-        async with self._database.connection() as connection:
-            found = await connection.fetch(OPEN, *columns(rows, 4), now, self._most_at_once)
-        opened = {row["decision_id"] for row in found}
-        return [None if plan.decision_id in opened else self._too_many() for plan, _ in batch]
+        async with self._database.transaction() as connection:
+            opened = await self._note(connection, batch)
+            unheld = await self._hold(connection, [each for each in batch if each.plan.decision_id in opened])
+            await append_reads(
+                connection,
+                [
+                    read
+                    for each in batch
+                    if each.plan.decision_id in opened and each.plan.decision_id not in unheld
+                    for read in each.reads
+                ],
+            )
+        return [
+            each.plan.decision_id not in unheld if each.plan.decision_id in opened else self._too_many()
+            for each in batch
+        ]
+
+    async def _note(self, connection: Any, batch: Sequence[Opening]) -> set[UUID]:  # noqa: ANN401 - asyncpg has no types
+        rows = [(each.plan.decision_id, each.plan.user_id, each.plan.to_dict(), each.expires_at) for each in batch]
+        now = max(each.plan.decided_at for each in batch)
+        return {row["decision_id"] for row in await connection.fetch(OPEN, *columns(rows, 4), now, self._most_at_once)}
+
+    async def _hold(self, connection: Any, batch: Sequence[Opening]) -> set[UUID]:  # noqa: ANN401
+        """Hold their money, and forget again and return those for which there is no room."""
+        asked = [each.money for each in batch if each.money is not None]
+        if not asked:
+            return set()
+        unheld = {each.id for each in asked} - await self._budget.hold_all(connection, asked)
+        if unheld:
+            await connection.execute(CLOSE, list(unheld))
+        return unheld
 
     async def close(self, ids: Collection[UUID]) -> None:
         """Forget requests: they are recorded, or were never made."""
@@ -142,8 +183,8 @@ class OpenRequests:
         And shorter than money is held: the estimate of what nobody reported is to be recorded before that ends.
         """
         self._store, self._lasts = store, lasts
-        self._writer: GroupCommit[Opening, None] = GroupCommit("gateway_requests", store.open)
-        self._opening: dict[UUID, asyncio.Future[None]] = {}
+        self._writer: GroupCommit[Opening, bool] = GroupCommit("gateway_requests", store.open)
+        self._opening: dict[UUID, asyncio.Future[bool]] = {}
 
     async def start(self) -> None:
         """Begin to write."""
@@ -153,13 +194,17 @@ class OpenRequests:
         """Write what is waiting, then stop."""
         await self._writer.stop()
 
-    async def open(self, plan: Plan) -> None:
-        """Return when the request is committed. RATE_LIMITED; UNAVAILABLE: it is not, or nobody knows."""
-        opening = self._writer.enqueue((plan, plan.decided_at + self._lasts))
+    async def open(self, plan: Plan, money: HoldRequest | None = None, reads: Iterable[KeyRead] = ()) -> bool:
+        """Return when the request is committed, with its money held and these readings of keys in the audit.
+
+        False: the budget has no room for it, and nothing was committed. RATE_LIMITED; UNAVAILABLE: it is not committed,
+        or nobody knows.
+        """
+        opening = self._writer.enqueue(Opening(plan, plan.decided_at + self._lasts, money, tuple(reads)))
         self._opening[plan.decision_id] = opening
         opening.add_done_callback(lambda _: self._opening.pop(plan.decision_id, None))
         try:
-            await asyncio.shield(opening)
+            return await asyncio.shield(opening)
         except errors.DomainError:
             raise
         except Exception as error:  # whatever it is, it was logged where it happened

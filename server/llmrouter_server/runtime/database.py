@@ -128,6 +128,7 @@ class Database:
                 timeout=ACQUIRE_TIMEOUT_S,
                 command_timeout=COMMAND_TIMEOUT_S,
                 init=_prepare,
+                reset=_leave_as_it_is,
                 server_settings={"application_name": "llmrouter"},
             )
             is_usable = False
@@ -203,6 +204,13 @@ async def _acquire(pool: Any) -> Any:  # noqa: ANN401 - asyncpg has no types
         raise errors.unavailable() from error
     finally:
         telemetry.POOL_WAIT_SECONDS.observe(time.perf_counter() - started)
+
+
+async def _leave_as_it_is(_: object) -> None:
+    """Spare the query that would undo what is set for a session, after each use: nothing here sets any such thing.
+
+    A transaction that is still open is rolled back by the pool itself.
+    """
 
 
 async def _prepare(connection: Any) -> None:  # noqa: ANN401 - asyncpg has no types

@@ -73,7 +73,11 @@ class Maintenance:
                 else:
                     log.error("no maintenance: the clocks here and of the database differ by more than a day")
             finally:
-                await connection.execute(UNLOCK, LOCK_ID)
+                try:
+                    await connection.execute(UNLOCK, LOCK_ID)
+                except BaseException:
+                    connection.terminate()  # the lock goes with the session, which the pool would lend to others
+                    raise
 
     async def _run_jobs(self) -> None:
         for _ in range(len(self._jobs)):
