@@ -208,7 +208,7 @@ def _build(
         },
         on_live=forget_everything,
     )
-    monitor = HealthMonitor(health_store, live.current)
+    monitor = HealthMonitor(health_store, live.current, rest_s=settings.provider_rest_s)
 
     # What is written by tasks of its own.
     audit, decisions = AuditLog(reads), DecisionLog(routing)

@@ -163,6 +163,8 @@ class Settings:
     """How long calls in flight may then take to end."""
     cached_users: int = _setting("CACHED_USERS", _users, default=100_000)
     """How many users' settings, keys and spend each process keeps in memory."""
+    provider_rest_s: float = _setting("PROVIDER_REST_SECONDS", _seconds, default=60.0)
+    """How long an unhealthy provider is left alone before it is tried again."""
     usage_retention_days: int = _setting("USAGE_RETENTION_DAYS", _retention_days, default=400)
     """How long single usage records are kept; whole months, sums stay for ever."""
     gateway_address: str | None = _setting("GATEWAY_ADDRESS", _address, default=None)

@@ -178,6 +178,21 @@ async def test_a_probe_is_due_after_a_minute_and_taken_once(world: World) -> Non
     assert not world.monitor.take_probe(PROVIDER)
 
 
+@pytest.mark.parametrize("is_told_by_others", [False, True])
+async def test_a_provider_rests_for_as_long_as_is_set(world: World, *, is_told_by_others: bool) -> None:
+    monitor = HealthMonitor(world.store, world.catalog, rest_s=5, now=lambda: world.clock.now)
+    if is_told_by_others:
+        world.tries(FAULT, FAULT, FAULT)
+        world.store.peers = {PROVIDER: world.monitor._machines[PROVIDER].unwritten(world.clock.now)}
+        await monitor.read()
+    else:
+        monitor.observe(Attempt(world.clock.now, PROVIDER, MODEL, FAULT, None) for _ in range(3))
+    assert monitor.health(PROVIDER).next_probe_at == world.clock.now + 5
+    world.clock.now += 5
+    assert monitor.take_probe(PROVIDER)
+    assert monitor.health(PROVIDER).next_probe_at == world.clock.now + 5
+
+
 async def test_live_latencies_are_brought_up_to_date_once_a_second(world: World) -> None:
     world.tries(*[OK] * 20, latency_ms=70)
     assert world.view.live_latencies == {}

@@ -1,10 +1,10 @@
 """How well one provider does, judged from its attempts: a plain state machine that is told the time.
 
 A provider becomes UNHEALTHY at 3 failures in a row, or when under 80 % of at least 5 attempts in the window succeed.
-Then it is closed for 60 s, and half-open after that: one probe every 60 s, as long as none fails; a failure closes it
-for another 60 s. 3 successes in a row while it is half-open end it, and everything from before it was half-open is
-forgotten: with the old failures it would be UNHEALTHY again at once, and without them the old successes would flatter
-it. Those 3 are its new record, which it can lose as quickly as any other.
+Then it is closed for 60 s (or as long as is set), and half-open after that: one probe every 60 s, as long as none
+fails; a failure closes it for another 60 s. 3 successes in a row while it is half-open end it, and everything from
+before it was half-open is forgotten: with the old failures it would be UNHEALTHY again at once, and without them the
+old successes would flatter it. Those 3 are its new record, which it can lose as quickly as any other.
 
 Silence changes nothing for an UNHEALTHY provider: nobody routes to it, so its window runs empty, which proves nothing.
 It stays half-open, and the next request that could use it is its probe. The 3 successes may lie further apart than the
@@ -30,7 +30,8 @@ JUDGED_FROM = 5
 """Attempts in the window, before the share of successes says anything."""
 UNHEALTHY_BELOW_PERCENT = 80
 DEGRADED_BELOW_PERCENT = 95
-PROBE_INTERVAL_S = 60.0
+REST_S = 60.0
+"""How long an UNHEALTHY provider is left alone before each probe, unless set otherwise."""
 SUCCESSES_IN_A_ROW = 3
 
 
@@ -89,7 +90,8 @@ class ProviderMachine:
     The time may jump: forward, as if nothing had been tried meanwhile; backward, and what was later is taken for now.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rest_s: float = REST_S) -> None:
+        self._rest_s = rest_s
         self._own, self._peers = Window(), Peers()
         self._latencies = Latencies(self._own, self._peers)
         self._now = NEVER
@@ -149,7 +151,7 @@ class ProviderMachine:
     def take_probe(self, now: float) -> bool:
         """Take the one attempt that is let through; False when none is due, or it is not UNHEALTHY.
 
-        A probe of which nothing more is heard costs 60 s: then the next one is due.
+        A probe of which nothing more is heard costs as long as a failed one: then the next one is due.
         """
         if not self.probe_is_due(now):
             return False
@@ -216,7 +218,7 @@ class ProviderMachine:
             self._probed_at, self._counts_from = min(self._probed_at, now), min(self._counts_from, now)
             if self._closed_until is not None:
                 was_half_open = before >= self._closed_until
-                self._closed_until = min(self._closed_until, now if was_half_open else now + PROBE_INTERVAL_S)
+                self._closed_until = min(self._closed_until, now if was_half_open else now + self._rest_s)
             self._recovering = [(min(at, now), attempt) for at, attempt in self._recovering]
         self._own.advance(now)
         self._peers.advance(now, self._counts_from)
@@ -232,7 +234,7 @@ class ProviderMachine:
             self._close(since)
 
     def _close(self, since: float) -> None:
-        self._closed_until = since + PROBE_INTERVAL_S
+        self._closed_until = since + self._rest_s
         self._recovering.clear()
 
     def _try_to_recover(self) -> None:
@@ -266,7 +268,7 @@ class ProviderMachine:
         return max(own, self._peers.failures_in_a_row(self._own.last_success_at))
 
     def _next_probe_at(self) -> float | None:
-        return None if self._closed_until is None else max(self._closed_until, self._probed_at + PROBE_INTERVAL_S)
+        return None if self._closed_until is None else max(self._closed_until, self._probed_at + self._rest_s)
 
 
 def _moment(at: float) -> float | None:

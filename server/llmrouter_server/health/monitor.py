@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from llmrouter_server import errors
-from llmrouter_server.health.machine import Health, Outcome, ProviderMachine, Status
+from llmrouter_server.health.machine import REST_S, Health, Outcome, ProviderMachine, Status
 from llmrouter_server.runtime import telemetry
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class HealthView:
 class HealthMonitor:
     """Owns one machine for each provider that was tried, and the task that keeps them up to date.
 
+    rest_s: how long an unhealthy provider is left alone before each probe.
+
     Nothing here fails for want of the database: then each replica goes by what it sees itself.
     """
 
@@ -57,11 +59,13 @@ class HealthMonitor:
         store: HealthStore,
         catalog: Callable[[], Awaitable[Snapshot]],
         *,
+        rest_s: float = REST_S,
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         draw: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._store, self._catalog, self._now, self._sleep, self._draw = store, catalog, now, sleep, draw
+        self._rest_s = rest_s
         self._replica_id = uuid.uuid4()
         self._machines: dict[UUID, ProviderMachine] = {}
         self._names: dict[UUID, str] = {}
@@ -91,7 +95,7 @@ class HealthMonitor:
         return self._view
 
     def take_probe(self, provider_id: UUID) -> bool:
-        """Take the one attempt in 60 s that this replica gives an unhealthy provider; False when none is due."""
+        """Take the one attempt that this replica gives an unhealthy provider after a rest; False when none is due."""
         machine = self._machines.get(provider_id)
         if machine is None or not machine.take_probe(self._now()):
             return False
@@ -108,7 +112,7 @@ class HealthMonitor:
                 continue
             machine = self._machines.get(attempt.provider_id)
             if machine is None:
-                machine = self._machines[attempt.provider_id] = ProviderMachine()
+                machine = self._machines[attempt.provider_id] = ProviderMachine(self._rest_s)
             was_unhealthy = machine.is_unhealthy(now)
             machine.observe(attempt, now)
             has_turned |= machine.is_unhealthy(now) != was_unhealthy
@@ -117,7 +121,7 @@ class HealthMonitor:
 
     def health(self, provider_id: UUID) -> Health:
         """Return all that is known of a provider."""
-        machine = self._machines.get(provider_id) or ProviderMachine()
+        machine = self._machines.get(provider_id) or ProviderMachine(self._rest_s)
         return machine.health(self._now(), self._catalog_ms)
 
     async def look(self) -> None:
@@ -149,7 +153,7 @@ class HealthMonitor:
         self._catalog_ms = {model.model_id: model.avg_latency_ms for model in snapshot.models}
         heard = await self._store.read_peers(self._replica_id, self._now())
         for provider_id in self._machines.keys() | heard.keys():
-            machine = self._machines.setdefault(provider_id, ProviderMachine())
+            machine = self._machines.setdefault(provider_id, ProviderMachine(self._rest_s))
             machine.hear(heard.get(provider_id, ()), self._now())
         await self.look()
 
