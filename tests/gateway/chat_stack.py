@@ -31,6 +31,8 @@ LONGEST_S = 120
 """Longer than a test waits for an answer: silence alone must have ended it."""
 CONTEXTS = {"A": 8_000, "B": 32_000, "C": 128_000}
 """In the order in which they are tried; each next one takes longer prompts."""
+REST_S = 2
+"""How long an unhealthy provider is left alone."""
 PRICE_IN, PRICE_OUT = Decimal(3), Decimal(15)
 """US dollars for a million tokens, at each of them."""
 BUDGET_USD = Decimal(50)
@@ -61,7 +63,11 @@ select provider_id, ciphertext, 'sk-mad' from unnest($1::uuid[], $2::text[]) as 
 ADD_KEY = """
 insert into user_provider_keys (id, user_id, provider_id, encrypted_api_key, key_prefix)
 values (gen_random_uuid(), $1, $2, $3, 'sk-mad')"""
-ADD_BUDGETS = "insert into user_llm_settings (user_id, monthly_budget_usd) select unnest($1::uuid[]), $2"
+ADD_BUDGETS = """
+insert into user_llm_settings (user_id, monthly_budget_usd, routing_config)
+select unnest($1::uuid[]), $2,
+    '{"strategy": "balanced", "cost_weight": 0.5, "latency_weight": 0, "quality_weight": 0.5}'"""
+"""Latencies that were measured do not change the order."""
 OPEN = """
 select (select count(*) from llm_gateway_requests where user_id = $1) as requests,
     (select count(*) from llm_budget_holds where user_id = $1) as holds,
@@ -78,6 +84,7 @@ KEY_REFUSED = "select refused_at is not null from user_provider_keys where user_
 class Recorded:
     """An attempt as it is stored."""
 
+    decision_id: str
     number: int
     at: str
     """The provider's letter."""
@@ -278,7 +285,11 @@ async def chat_stack() -> AsyncIterator[ChatStack]:
         folder / "stack",
         ports=Ports(http=0, grpc=0, metrics=0),
         durable=False,
-        server_env={"GATEWAY_STREAM_SECONDS": str(SILENCE_S), "GATEWAY_ANSWER_SECONDS": str(SILENCE_S)},
+        server_env={
+            "GATEWAY_STREAM_SECONDS": str(SILENCE_S),
+            "GATEWAY_ANSWER_SECONDS": str(SILENCE_S),
+            "PROVIDER_REST_SECONDS": str(REST_S),
+        },
         adjust_edge=short,
     )
     try:
@@ -295,6 +306,7 @@ def _recorded(row: Any, letters: Mapping[UUID, str]) -> Recorded:
     cost = (row["input_tokens"] * PRICE_IN + row["output_tokens"] * PRICE_OUT) / 1_000_000
     assert row["cost_usd"] == cost
     return Recorded(
+        decision_id=row["request_id"].partition("/")[0],
         number=row["number"],
         at=letters[row["provider_id"]],
         payer=row["payer"],

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.failover_rows import ROWS, STREAM, WELL, WHOLE
+from gateway.chat_stack import REST_S, SILENCE_S
+from gateway.failover_rows import BOTH, JITTER_S, ROWS, STREAM, WELL, WHOLE
+from gateway.outages import LEFT_ALONE, OUTAGES, SERVED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from gateway.failover_rows import Row
     from gateway.faults import Fault
+    from gateway.outages import Fate, Outage
 
 INTRODUCTION = """\
 # When a provider fails
@@ -33,21 +36,32 @@ server and Postgres, with real HTTP servers that behave as it says. This documen
   `error` event or a connection that breaks off, and never `[DONE]`.
 - Each attempt is recorded with why it failed. It counts for its provider's health unless the request or the key is to
   blame. What a broken answer has used is estimated and marked as such. At the end no money is held any more.
+- Who fails three times in a row is left alone for a minute (`PROVIDER_REST_SECONDS`), and asked by nobody. Then one
+  request tries it, the others go elsewhere; a minute after that the next one, until three in a row were good.
 - When nobody is left, the error is the gateway's own and says what each of them did: 504 `providers_timed_out` when all
   were silent, 429 `providers_rate_limited` with the shortest `Retry-After` when all had too much to do, otherwise 502
   `providers_failed`.
 
 *Requests* are those that reached a provider, in order, with the least time between two at the same one. *Recorded* has
-an entry for each attempt, also for one that found no connection. For these tests two seconds are silence.
+an entry for each attempt, also for one that found no connection. Every answer is charged by what is recorded of it. For
+these tests {silence_s} seconds are silence, and {rest_s} are the minute of rest.
 """
 HEAD = """\
 | the provider's behaviour | asked for | the client gets | requests | recorded |
 |---|---|---|---|---|"""
 
+OUTAGE_HEAD = """\
+## Down for a while, then healthy: left alone, probed by one request at a time, trusted again
+
+| the provider is | asked for | which requests | the client gets | requests | recorded |
+|---|---|---|---|---|---|"""
+
 
 def document() -> str:
     """Return the document as Markdown."""
-    return "\n".join((INTRODUCTION, *_tables(), "## The behaviours", "", *_behaviours(), ""))
+    introduction = INTRODUCTION.format(silence_s=SILENCE_S, rest_s=REST_S)
+    outages = (OUTAGE_HEAD, *(line for outage in OUTAGES for line in _course(outage)), "")
+    return "\n".join((introduction, *_tables(), *outages, "## The behaviours", "", *_behaviours(), ""))
 
 
 def _tables() -> Iterator[str]:
@@ -56,9 +70,32 @@ def _tables() -> Iterator[str]:
 
 
 def _line(row: Row) -> str:
-    asked = {(STREAM,): "a stream", (WHOLE,): "one piece"}.get(row.asked, "either")
-    cells = (_behaviour(row), asked, row.sees, _requests(row), _counted(row.recorded))
+    asked = _asked(row.asked)
+    return _cells(_behaviour(row), asked, row.sees, _requests(row.attempts, row.pause_s), _counted(row.recorded))
+
+
+def _course(outage: Outage) -> Iterator[str]:
+    def line(when: str, which: str, fate: Fate, *, is_probe: bool = False) -> str:
+        rested = f"≥ {REST_S} s, " if is_probe and "A" in fate.requests else ""
+        requests = rested + _requests(fate.requests, JITTER_S)
+        return _cells(when, asked, which, fate.sees, requests, _counted(fate.recorded))
+
+    asked = _asked(outage.asked)
+    yield line(f"`{outage.down}`", "each, until 3 attempts in a row have failed", outage.lost)
+    yield line(f"`{outage.down}`, resting", "all", LEFT_ALONE)
+    yield line(f"`{outage.down}`, after the rest", "one, which tries it", outage.lost, is_probe=True)
+    yield line(f"`{outage.down}`, after the rest", "those meanwhile, and all in another rest", LEFT_ALONE)
+    yield line("`ok`, after the rest", "one, three times with a rest before each", SERVED, is_probe=True)
+    yield line("`ok`, after the rest", "those meanwhile, and all in the rests", LEFT_ALONE)
+    yield line("`ok`, after three good answers", "all", SERVED)
+
+
+def _cells(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _asked(kinds: tuple[str, ...]) -> str:
+    return {(STREAM,): "a stream", (WHOLE,): "one piece", BOTH: "either"}[kinds]
 
 
 def _behaviour(row: Row) -> str:
@@ -77,10 +114,10 @@ def _script(faults: tuple[Fault, ...]) -> str:
     return f"`{faults[0]}`"
 
 
-def _requests(row: Row) -> str:
+def _requests(attempts: str, pause_s: float) -> str:
     said: list[str] = []
-    for before, letter in zip(["", *row.attempts.split()], row.attempts.split(), strict=False):
-        said.append(f"≥ {max(row.pause_s, 0.1):g} s, {letter}" if letter == before else letter)
+    for before, letter in zip(["", *attempts.split()], attempts.split(), strict=False):
+        said.append(f"≥ {max(pause_s, 0.1):g} s, {letter}" if letter == before else letter)
     return ", ".join(said) or "none"
 
 

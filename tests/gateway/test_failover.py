@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import uuid
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import pytest
 from gateway.chat_stack import SILENCE_S
 from gateway.failover_doc import document
 from gateway.failover_rows import REFUSED, ROWS, STREAM, Row
+from gateway.failover_words import said, told
 from gateway.provider_server import TELLTALES
 
 if TYPE_CHECKING:
@@ -56,7 +56,11 @@ class Outcome:
 
 
 @pytest.fixture(scope="session")
-async def outcomes(request: pytest.FixtureRequest, chat: ChatStack) -> Mapping[str, Outcome | BaseException]:
+async def outcomes(
+    request: pytest.FixtureRequest,
+    chat: ChatStack,
+    outages: object,  # noqa: ARG001 - begun first, since they take longer
+) -> Mapping[str, Outcome | BaseException]:
     """What became of each scenario that is to be tested; they run side by side, each in a world of its own."""
     names = [
         item.callspec.params["name"]
@@ -137,44 +141,6 @@ def assert_nothing_leaks(world: World, reply: Reply) -> None:
             assert seen.path == "/v1/chat/completions"
             assert seen.body["model"] == world.model
             assert not [each for each in secrets if each in repr(seen.headers) or each.encode() in seen.raw]
-
-
-def said(world: World, reply: Reply) -> str:
-    """Tell what the client got, in the words of the table."""
-    letter = reply.headers.get("x-llmrouter-provider", "")[:1]
-    if reply.status != 200:
-        return f"{letter}'s {reply.status}" if letter else f"{reply.status} {reply.error.get('code')}"
-    if reply.end == "broken":
-        assert not reply.is_done
-        return f"{letter}'s answer, broken off"
-    if not reply.is_stream:
-        return f"{letter}'s answer" + ("" if is_as_sent(world, letter, reply) else ", not as it was sent")
-    if any("error" in chunk for chunk in reply.chunks):
-        return f"{letter}'s stream, then " + ("an error event and [DONE]" if reply.is_done else "an error event")
-    if not reply.is_done:
-        is_finished = '"finish_reason":"stop"' in reply.body.decode()
-        return f"{letter}'s answer, " + ("without [DONE]" if is_finished else "cut short")
-    return f"{letter}'s answer" + ("" if is_as_sent(world, letter, reply) else ", not as it was sent")
-
-
-def is_as_sent(world: World, letter: str, reply: Reply) -> bool:
-    """Tell whether every byte is the provider's; of what was compressed, whether it is readable."""
-    seen = world.providers[letter].chats[-1]
-    if seen.fault == "gzip":
-        return reply.text.startswith("w\u00f6rd")
-    return seen.sent == hashlib.sha256(reply.body).hexdigest()
-
-
-def told(attempt: Recorded) -> str:
-    """Tell what was recorded of an attempt, in the words of the table."""
-    words = [] if attempt.succeeded else [attempt.failure or "an unknown failure"]
-    if attempt.is_estimated:
-        words.append("estimated tokens")
-        assert attempt.input_tokens > 0
-    elif attempt.input_tokens or attempt.output_tokens:
-        words.append(f"{attempt.input_tokens} + {attempt.output_tokens} tokens")
-        assert (attempt.cached_tokens, attempt.reasoning_tokens) == (8, 4)
-    return f"{attempt.at}: " + ", ".join(words or ["nothing"])
 
 
 def test_no_two_rows_have_the_same_name() -> None:
