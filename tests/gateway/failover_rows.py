@@ -11,7 +11,7 @@ from gateway.faults import TOO_LONG, Answer, ErrorEvent, Fault, Split, Usage, ok
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gateway.provider_server import Exchange
+    from gateway.provider_exchange import Exchange
 
 STREAM, WHOLE = "stream", "whole"
 BOTH = (STREAM, WHOLE)

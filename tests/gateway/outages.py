@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from gateway.chat_client import Reply
     from gateway.chat_stack import ChatStack, Recorded, World
-    from gateway.provider_server import Exchange
+    from gateway.provider_exchange import Exchange
 
 TO_OPEN = 2
 """Requests, each of which fails twice at A, until it is unhealthy: that takes 3 failures in a row."""

@@ -14,7 +14,7 @@ from gateway.chat_stack import SILENCE_S
 from gateway.failover_doc import document
 from gateway.failover_rows import REFUSED, ROWS, STREAM, Row
 from gateway.failover_words import said, told
-from gateway.provider_server import TELLTALES
+from gateway.provider_exchange import TELLTALES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from gateway.chat_client import Reply
     from gateway.chat_stack import ChatStack, World
-    from gateway.provider_server import Exchange
+    from gateway.provider_exchange import Exchange
 
 STREAMS = 200
 USERS = 4

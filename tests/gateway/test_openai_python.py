@@ -15,7 +15,7 @@ import http_json
 from gateway import faults
 from gateway.faults import OK, Answer, ok, status
 from gateway.openai_client import ARGUMENTS, CALL, HELLO, PNG, TOOL, calls_a_tool, settings, url
-from gateway.provider_server import TELLTALES
+from gateway.provider_exchange import TELLTALES
 
 if TYPE_CHECKING:
     from gateway.chat_stack import ChatStack, World

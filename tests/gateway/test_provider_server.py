@@ -14,7 +14,8 @@ import pytest
 
 from gateway import faults
 from gateway.faults import FAULTS, TOO_LONG, Answer, ErrorEvent, Fault, Split, Usage, checked, is_unharmed, ok, status
-from gateway.provider_server import TELLTALES, Fate, Provider, provider
+from gateway.provider_exchange import TELLTALES, Fate
+from gateway.provider_server import Provider, provider
 from hostile_provider import Authority
 
 if TYPE_CHECKING:

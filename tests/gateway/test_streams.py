@@ -9,14 +9,14 @@ import pytest
 
 from gateway import faults
 from gateway.faults import OK, SSE, Answer, ErrorEvent, Fault, Split, Usage, checked, is_unharmed, ok
-from gateway.provider_server import Fate
+from gateway.provider_exchange import Fate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.chat_client import Reply
     from gateway.chat_stack import ChatStack, Recorded, World
-    from gateway.provider_server import Exchange
+    from gateway.provider_exchange import Exchange
 
 MANY = 1000
 AT_ONCE = 40
