@@ -159,10 +159,14 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
 
+    @property
+    def pem(self) -> str:
+        """Its own certificate, for those who are to trust it."""
+        return self._certificate.public_bytes(serialization.Encoding.PEM).decode()
+
     def client(self) -> ssl.SSLContext:
         """Return a context that trusts this authority and no other."""
-        pem = self._certificate.public_bytes(serialization.Encoding.PEM)
-        return ssl.create_default_context(cadata=pem.decode())
+        return ssl.create_default_context(cadata=self.pem)
 
     def server(self, *names: str, ends_in: int = 1) -> ssl.SSLContext:
         """Return the context of a server with a certificate for these names or addresses, good for so many days."""

@@ -16,10 +16,13 @@ import asyncpg
 from conftest import User, make_open_folder
 from gateway.chat_client import Reply, send
 from gateway.provider_server import Provider, provider
+from hostile_provider import Authority
 from llmrouter_server.byok.cipher import PLATFORM_USER, Cipher, Credential
+from llmrouter_server.gateway.clusters import cluster_name
 from llmrouter_server.runtime.local_stack import LocalStack, Ports
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Callable, Mapping
     from uuid import UUID
 
@@ -133,14 +136,19 @@ class World:
 class ChatStack:
     """Makes worlds, asks in them, and tells what was recorded."""
 
-    def __init__(self, stack: LocalStack, pool: Any, cleanup: AsyncExitStack) -> None:
-        self.stack = stack
+    def __init__(self, stack: LocalStack, authority: Authority, pool: Any, cleanup: AsyncExitStack) -> None:
+        self.stack, self.authority = stack, authority
         self._pool, self._cleanup = pool, cleanup
         self._cipher = Cipher([(stack.home / "byok.key").read_text().strip()])
 
-    async def new_worlds(self, number: int) -> list[World]:
-        """Make so many at once, and wait until each one's providers may be named in a plan."""
-        worlds = [await self._world() for _ in range(number)]
+    async def new_worlds(self, number: int, *, tls: Mapping[str, ssl.SSLContext] | None = None) -> list[World]:
+        """Make so many at once, and wait until each one's providers may be named in a plan.
+
+        tls: the providers, by letter, that speak it, at https://localhost.
+        """
+        if not number:
+            return []
+        worlds = [await self._world(tls or {}) for _ in range(number)]
         each = [(world, letter) for world in worlds for letter in CONTEXTS]
         ids = [world.ids[letter] for world, letter in each]
         async with self._pool.acquire() as connection, connection.transaction():
@@ -159,6 +167,7 @@ class ChatStack:
             await connection.execute(ADD_PLATFORM_KEYS, ids, sealed)
             await connection.execute(ADD_BUDGETS, [world.user.id for world in worlds], BUDGET_USD)
         await self._until_known(worlds[-1], worlds[-1].model)
+        await self._until_resolved([world.ids[letter] for world in worlds for letter in tls or {}])
         return worlds
 
     async def add_precise(self, world: World, letter: str, number: int) -> None:
@@ -167,8 +176,8 @@ class ChatStack:
         await self._pool.execute(ADD_PRECISE, world.ids[letter], names, PRICE_IN, PRICE_OUT)
         await self._until_known(world, names[-1])
 
-    async def new_world(self) -> World:
-        return (await self.new_worlds(1))[0]
+    async def new_world(self, *, tls: Mapping[str, ssl.SSLContext] | None = None) -> World:
+        return (await self.new_worlds(1, tls=tls))[0]
 
     async def give_key(self, world: World, letter: str, key: str) -> None:
         """Let the user have a key of their own at this provider."""
@@ -242,9 +251,12 @@ class ChatStack:
                 await connection.fetch(RECORDED, world.user.id),
             )
 
-    async def _world(self) -> World:
+    async def _world(self, tls: Mapping[str, ssl.SSLContext]) -> World:
         mark, user_id = uuid.uuid4().hex[:12], uuid.uuid4()
-        providers = {letter: await self._cleanup.enter_async_context(provider(letter)) for letter in CONTEXTS}
+        providers = {
+            letter: await self._cleanup.enter_async_context(provider(letter, tls=tls.get(letter)))
+            for letter in CONTEXTS
+        }
         return World(
             model=f"model-{mark}",
             providers=providers,
@@ -264,23 +276,37 @@ class ChatStack:
             while len(set(await self._clusters_by_thread())) != 1:
                 await asyncio.sleep(0.02)
 
+    async def _until_resolved(self, ids: list[UUID]) -> None:
+        """Wait until Envoy has the addresses of these providers, besides the one that leads nowhere."""
+        wanted = {f"cluster.{cluster_name(each)}.membership_total: 2" for each in ids}
+        async with asyncio.timeout(PATIENCE_S):
+            while wanted and not wanted <= set(await self._stats("membership_total")):
+                await asyncio.sleep(0.02)
+
     async def _clusters_by_thread(self) -> list[str]:
         """Return how many clusters each of Envoy's threads has: it says that it has one a moment before all do."""
+        return [line.rpartition(" ")[2] for line in await self._stats("clusters_inflated")]
+
+    async def _stats(self, name: str) -> list[str]:
+        """Return the lines of Envoy's figures that end so."""
         reader, writer = await asyncio.open_unix_connection(str(self.stack._admin_socket()))
-        writer.write(b"GET /stats?filter=clusters_inflated HTTP/1.1\r\nhost: envoy\r\nconnection: close\r\n\r\n")
+        writer.write(f"GET /stats?filter={name} HTTP/1.1\r\nhost: envoy\r\nconnection: close\r\n\r\n".encode())
         said = (await reader.read()).decode()
         writer.close()
-        return [line.rpartition(" ")[2] for line in said.splitlines() if "clusters_inflated: " in line]
+        return [line for line in said.splitlines() if f"{name}: " in line]
 
 
 @asynccontextmanager
 async def chat_stack() -> AsyncIterator[ChatStack]:
     """Run it until the end of the block, without the seeded providers."""
 
-    def short(parameters: EdgeParameters) -> EdgeParameters:
-        return replace(parameters, gateway_silence_s=SILENCE_S, gateway_longest_s=LONGEST_S)
-
     folder = make_open_folder()
+    authority, ca_file = Authority(folder), folder / "ca.pem"
+    ca_file.write_text(authority.pem)
+
+    def adjusted(parameters: EdgeParameters) -> EdgeParameters:
+        return replace(parameters, gateway_silence_s=SILENCE_S, gateway_longest_s=LONGEST_S, ca_file=ca_file)
+
     stack = LocalStack(
         folder / "stack",
         ports=Ports(http=0, grpc=0, metrics=0),
@@ -290,14 +316,14 @@ async def chat_stack() -> AsyncIterator[ChatStack]:
             "GATEWAY_ANSWER_SECONDS": str(SILENCE_S),
             "PROVIDER_REST_SECONDS": str(REST_S),
         },
-        adjust_edge=short,
+        adjust_edge=adjusted,
     )
     try:
         async with AsyncExitStack() as cleanup:
             await cleanup.enter_async_context(stack)
             pool = await cleanup.enter_async_context(asyncpg.create_pool(stack.database_url, min_size=1, max_size=8))
             await pool.execute(DISABLE_SEED)
-            yield ChatStack(stack, pool, cleanup)
+            yield ChatStack(stack, authority, pool, cleanup)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from gateway.chat_stack import REST_S, SILENCE_S
 from gateway.failover_rows import BOTH, JITTER_S, ROWS, STREAM, WELL, WHOLE
+from gateway.http2_rows import AS_OVER_HTTP_1, ONLY_HTTP_2
 from gateway.outages import LEFT_ALONE, OUTAGES, SERVED
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ server and Postgres, with real HTTP servers that behave as it says. This documen
 an entry for each attempt, also for one that found no connection. Every answer is charged by what is recorded of it. For
 these tests {silence_s} seconds are silence, and {rest_s} are the minute of rest.
 """
+WIDTH = 120
 HEAD = """\
 | the provider's behaviour | asked for | the client gets | requests | recorded |
 |---|---|---|---|---|"""
@@ -61,12 +64,18 @@ def document() -> str:
     """Return the document as Markdown."""
     introduction = INTRODUCTION.format(silence_s=SILENCE_S, rest_s=REST_S)
     outages = (OUTAGE_HEAD, *(line for outage in OUTAGES for line in _course(outage)), "")
-    return "\n".join((introduction, *_tables(), *outages, "## The behaviours", "", *_behaviours(), ""))
+    return "\n".join((introduction, *_tables(), *outages, *_over_http_2(), "## The behaviours", "", *_behaviours(), ""))
 
 
 def _tables() -> Iterator[str]:
     for title, rows in ROWS.items():
         yield from (f"## {title}", "", HEAD, *map(_line, rows), "")
+
+
+def _over_http_2() -> Iterator[str]:
+    same = ", ".join(f"`{fault}`" for fault in AS_OVER_HTTP_1)
+    yield from ("## Over HTTP/2, with TLS", "", *wrap(f"As over HTTP/1.1: {same}.", WIDTH), "")
+    yield from ("And what only HTTP/2 has:", "", HEAD, *map(_line, ONLY_HTTP_2), "")
 
 
 def _line(row: Row) -> str:
@@ -134,7 +143,10 @@ def _counted(entries: Iterable[str]) -> str:
 
 def _behaviours() -> Iterator[str]:
     found = {
-        fault.name: fault.description for rows in ROWS.values() for row in rows for fault in (*row.a, *row.b, *row.c)
+        fault.name: fault.description
+        for rows in (*ROWS.values(), ONLY_HTTP_2)
+        for row in rows
+        for fault in (*row.a, *row.b, *row.c)
     }
     yield from ("| behaviour | what the provider does |", "|---|---|")
     yield from (f"| `{name}` | {found[name]} |" for name in sorted(found))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import socket
 import struct
 from contextlib import suppress
@@ -62,6 +63,7 @@ class Seen:
     body: dict[str, Any]
     raw: bytes
     connection: int
+    version: str = "HTTP/1.1"
     fault: str = ""
     fate: Fate = Fate.OPEN
     sent_bytes: int = 0
@@ -89,11 +91,11 @@ class Seen:
 
 
 class Exchange:
-    """One request's end of the connection, for a fault to act on."""
+    """One request's end of the connection, in HTTP/1.1, for a fault to act on."""
 
-    def __init__(self, seen: Seen, writer: asyncio.StreamWriter, since_s: float) -> None:
+    def __init__(self, seen: Seen, writer: asyncio.StreamWriter) -> None:
         self.seen = seen
-        self.since_s = since_s
+        self.since_s = 0.0
         """How long the provider has been behaving like this."""
         self.is_broken = self.is_whole = False
         self.keeps_alive = seen.headers.get("connection", "").lower() != "close"
@@ -167,6 +169,13 @@ class Exchange:
     async def silence(self) -> None:
         """Say nothing until the client goes, or the provider does."""
         await asyncio.Event().wait()
+
+
+def json_of(raw: bytes) -> dict[str, Any]:
+    with suppress(ValueError):
+        body = json.loads(raw)
+        return body if isinstance(body, dict) else {}
+    return {}
 
 
 def reset(transport: asyncio.WriteTransport) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gateway.provider_exchange import Seen
+from gateway.provider_exchange import Seen, json_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -44,13 +42,6 @@ async def _read_body(reader: asyncio.StreamReader, headers: dict[str, str]) -> b
     while await reader.readuntil(b"\r\n") != b"\r\n":
         pass  # trailers
     return body
-
-
-def json_of(raw: bytes) -> dict[str, Any]:
-    with suppress(ValueError):
-        body = json.loads(raw)
-        return body if isinstance(body, dict) else {}
-    return {}
 
 
 def _bounded(size: int) -> int:

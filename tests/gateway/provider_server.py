@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from gateway.faults import Fault, model_list, no_such_path, ok
 from gateway.provider_exchange import Exchange, Fate, Seen, reset
 from gateway.provider_http1 import MAX_HEAD_BYTES, read_request
+from gateway.provider_http2 import Http2Connection
 
 if TYPE_CHECKING:
     import ssl
@@ -46,7 +47,8 @@ class Provider:
 
     @property
     def url(self) -> str:
-        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}/v1"
+        """By name where there is TLS, since that is about names."""
+        return f"https://localhost:{self.port}/v1" if self._tls else f"http://127.0.0.1:{self.port}/v1"
 
     @property
     def chats(self) -> list[Seen]:
@@ -110,24 +112,34 @@ class Provider:
 
     async def _serve(self, connection: _Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        number = self.connections
+        number, tls = self.connections, writer.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() == "h2":
+            await self._serve_http2(Http2Connection(reader, writer, number))
+            return
         with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
             while True:
                 seen = await read_request(reader, writer, number, self._clock)
-                async with self._came:
-                    self.requests.append(seen)
-                    self._came.notify_all()
-                if not await self._answer(seen, connection, writer):
+                exchange = Exchange(seen, writer)
+                await self._answer(exchange, connection.gone)
+                if not exchange.keeps_alive or not exchange.is_whole:
                     break
         writer.close()
 
-    async def _answer(self, seen: Seen, connection: _Connection, writer: asyncio.StreamWriter) -> bool:
-        """Return whether the connection may be used again."""
+    async def _serve_http2(self, connection: Http2Connection) -> None:
+        async with asyncio.TaskGroup() as answers:
+            async for exchange, gone in connection.requests(self._clock):
+                answers.create_task(self._answer(exchange, gone))
+        connection.writer.close()
+
+    async def _answer(self, exchange: Exchange, client_is_gone: asyncio.Event) -> None:
+        seen = exchange.seen
+        async with self._came:
+            self.requests.append(seen)
+            self._came.notify_all()
         fault, began = self._script(seen).follow(seen.at)
-        seen.fault = fault.name
-        exchange = Exchange(seen, writer, seen.at - began)
+        seen.fault, exchange.since_s = fault.name, seen.at - began
         act = asyncio.ensure_future(fault.act(exchange))
-        gone = asyncio.ensure_future(connection.gone.wait())
+        gone = asyncio.ensure_future(client_is_gone.wait())
         try:
             await asyncio.wait({act, gone}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -142,7 +154,6 @@ class Provider:
                 self.failures.append(error)
                 exchange.reset()
             seen.over.set()
-        return exchange.keeps_alive and exchange.is_whole
 
     def _script(self, seen: Seen) -> _Script:
         path = seen.path.partition("?")[0]

@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import re
 import socket
-import ssl
 import uuid
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -201,8 +200,7 @@ async def gateway(folder: Path, *upstreams: Upstream, dns_port: int | None = Non
 
 def authority_in(folder: Path) -> Authority:
     authority = Authority(folder)
-    (pem,) = authority.client().get_ca_certs(binary_form=True)
-    (folder / "ca.pem").write_text(ssl.DER_cert_to_PEM_cert(pem))
+    (folder / "ca.pem").write_text(authority.pem)
     return authority
 
 

@@ -1,58 +1,24 @@
 from __future__ import annotations
 
-import asyncio
 import os
-import uuid
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.chat_stack import SILENCE_S
 from gateway.failover_doc import document
-from gateway.failover_rows import REFUSED, ROWS, STREAM, Row
-from gateway.failover_words import said, told
-from gateway.provider_exchange import TELLTALES
+from gateway.failover_play import Outcome, Scenario, assert_as_told, play_all
+from gateway.failover_rows import ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gateway.chat_client import Reply
-    from gateway.chat_stack import ChatStack, Recorded, World
+    from gateway.chat_stack import ChatStack
 
-AT_ONCE = 8
-"""Scenarios that run side by side: more, and a busy machine makes a healthy provider look silent."""
-HEADERS = {
-    "cache-control",
-    "content-length",
-    "content-type",
-    "date",
-    "retry-after",
-    "transfer-encoding",
-    "x-accel-buffering",
-    "x-llmrouter-attempts",
-    "x-llmrouter-decision-id",
-    "x-llmrouter-model",
-    "x-llmrouter-provider",
-    "x-request-id",
-}
-"""All that a client may see."""
-MOST_EACH = 2
 DOCUMENT = Path(__file__).parents[2] / "docs" / "failover.md"
-
-Scenario = tuple[Row, str]
 SCENARIOS: Mapping[str, Scenario] = {
     f"{row}, {asked}": (row, asked) for rows in ROWS.values() for row in rows for asked in row.asked
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    world: World
-    reply: Reply
-    recorded: list[Recorded]
 
 
 @pytest.fixture(scope="session")
@@ -61,33 +27,13 @@ async def outcomes(
     chat: ChatStack,
     outages: object,  # noqa: ARG001 - begun first, since they take longer
 ) -> Mapping[str, Outcome | BaseException]:
-    """What became of each scenario that is to be tested; they run side by side, each in a world of its own."""
-    names = [
-        item.callspec.params["name"]
+    """What became of each scenario that is to be tested."""
+    wanted = {
+        item.callspec.params["name"]: SCENARIOS[item.callspec.params["name"]]
         for item in request.session.items
         if isinstance(item, pytest.Function) and item.path == Path(__file__) and "outcomes" in item.fixturenames
-    ]
-    turn = asyncio.Semaphore(AT_ONCE)
-
-    async def run(name: str, world: World) -> Outcome:
-        async with turn:
-            return await play(chat, world, *SCENARIOS[name])
-
-    worlds = await chat.new_worlds(len(names))
-    found = await asyncio.gather(*map(run, names, worlds), return_exceptions=True)
-    return dict(zip(names, found, strict=True))
-
-
-async def play(chat: ChatStack, world: World, row: Row, asked: str) -> Outcome:
-    for provider, behaviour in zip(world.providers.values(), (row.a, row.b, row.c), strict=True):
-        if behaviour == (REFUSED,):
-            await provider.go_away()
-        else:
-            provider.behave(*behaviour)
-    is_stream = asked == STREAM
-    reply = await chat.ask(world, stream=is_stream, usage=True if is_stream else None)
-    assert "x-llmrouter-decision-id" in reply.headers, reply
-    return Outcome(world, reply, await chat.recorded(world))
+    }
+    return await play_all(chat, wanted, await chat.new_worlds(len(wanted)))
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -97,50 +43,7 @@ def test_a_failing_provider_costs_the_client_no_more_than_it_must(
     outcome, (row, _) = outcomes[name], SCENARIOS[name]
     if isinstance(outcome, BaseException):
         raise outcome
-    world, reply = outcome.world, outcome.reply
-    order = world.order()
-    assert (said(world, reply), " ".join(letter for _, letter in order), *map(told, outcome.recorded)) == (
-        row.sees,
-        row.attempts,
-        *row.recorded,
-    ), reply
-    assert [each.number for each in outcome.recorded] == list(range(1, len(outcome.recorded) + 1))
-    assert reply.headers["x-llmrouter-attempts"] == str(len(outcome.recorded))
-    assert {each.payer for each in outcome.recorded} == {"PLATFORM"}
-    assert_nobody_is_hammered(world, row)
-    assert_nothing_leaks(world, reply)
-    if row.says:
-        message = reply.error["message"]
-        assert [words for words in row.says if words not in message] == []
-        assert reply.headers.get("retry-after") == (None if row.retry_after_s is None else str(row.retry_after_s))
-
-
-def assert_nobody_is_hammered(world: World, row: Row) -> None:
-    times = {letter: [seen.at for seen in each.chats] for letter, each in world.providers.items()}
-    assert max(map(len, times.values())) <= MOST_EACH
-    for first, second in (each for each in times.values() if len(each) == MOST_EACH):
-        assert second - first >= row.pause_s
-    if row.is_silent:
-        places = [each for each in times.values() if each]
-        for before, after in pairwise(places):
-            assert after[0] - before[-1] >= SILENCE_S - 0.05  # by another clock
-
-
-def assert_nothing_leaks(world: World, reply: Reply) -> None:
-    """No header of a provider, no key but at its own provider, the client's token nowhere."""
-    assert reply.headers.keys() <= HEADERS
-    values = {value for _, value in TELLTALES}
-    assert not [value for value in reply.headers.values() if value in values]
-    uuid.UUID(reply.headers["x-llmrouter-decision-id"])
-    whole = (repr(reply.headers).encode(), reply.body)
-    assert not [key for key in world.keys.values() for part in whole if key.encode() in part]
-    for letter, provider in world.providers.items():
-        secrets = [key for of, key in world.keys.items() if of != letter] + [world.user.token]
-        for seen in provider.chats:
-            assert seen.headers["authorization"] == f"Bearer {world.keys[letter]}"
-            assert seen.path == "/v1/chat/completions"
-            assert seen.body["model"] == world.model
-            assert not [each for each in secrets if each in repr(seen.headers) or each.encode() in seen.raw]
+    assert_as_told(outcome, row)
 
 
 def test_no_two_rows_have_the_same_name() -> None:
