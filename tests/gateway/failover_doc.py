@@ -48,7 +48,7 @@ server and Postgres, with real HTTP servers that behave as it says. This documen
 an entry for each attempt, also for one that found no connection. Every answer is charged by what is recorded of it. For
 these tests {silence_s} seconds are silence, and {rest_s} are the minute of rest.
 """
-WIDTH = 120
+WIDTH, NO_BREAK = 120, "\xa0"
 HEAD = """\
 | the provider's behaviour | asked for | the client gets | requests | recorded |
 |---|---|---|---|---|"""
@@ -73,8 +73,9 @@ def _tables() -> Iterator[str]:
 
 
 def _over_http_2() -> Iterator[str]:
-    same = ", ".join(f"`{fault}`" for fault in AS_OVER_HTTP_1)
-    yield from ("## Over HTTP/2, with TLS", "", *wrap(f"As over HTTP/1.1: {same}.", WIDTH), "")
+    whole = [f"`{fault}`".replace(" ", NO_BREAK) for fault in AS_OVER_HTTP_1]
+    lines = wrap(f"As over HTTP/1.1: {', '.join(whole)}.", WIDTH, break_on_hyphens=False)
+    yield from ("## Over HTTP/2, with TLS", "", *(line.replace(NO_BREAK, " ") for line in lines), "")
     yield from ("And what only HTTP/2 has:", "", HEAD, *map(_line, ONLY_HTTP_2), "")
 
 

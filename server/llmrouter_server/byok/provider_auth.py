@@ -50,11 +50,13 @@ BY_PROVIDER_TYPE: Mapping[str, ProviderAuth] = {
 
 - vllm: https://docs.vllm.ai/en/stable/serving/openai_compatible_server.html (a key only when it was started with one)
 - groq: https://console.groq.com/docs/openai
-- openrouter: https://openrouter.ai/docs/api-reference/overview, https://openrouter.ai/docs/api-reference/limits
+- openrouter: https://openrouter.ai/docs/api-reference/overview (HTTP-Referer and X-Title, which name an app in its
+  rankings, are optional), https://openrouter.ai/docs/api-reference/limits for its check of a key
 - openai: https://platform.openai.com/docs/api-reference/chat/create
-- anthropic: https://docs.anthropic.com/en/api/openai-sdk for chats, which come from OpenAI's SDK and so with a bearer
-  key, and take `max_tokens`; https://docs.anthropic.com/en/api/overview for its own API
-- together: https://docs.together.ai/docs/inference/openai-compatibility
+- anthropic: https://platform.claude.com/docs/en/api/openai-sdk for chats, which come from OpenAI's SDK and so with a
+  bearer key, and take `max_tokens`; https://platform.claude.com/docs/en/api/overview for its own API
+- together: https://docs.together.ai/docs/inference/openai-compatibility (it names the host api.together.ai now; its
+  OpenAPI description has the seed's api.together.xyz)
 - huggingface: https://huggingface.co/docs/inference-providers/tasks/chat-completion
 """
 
