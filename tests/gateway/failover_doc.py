@@ -13,8 +13,8 @@ from gateway.outages import LEFT_ALONE, OUTAGES, SERVED
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from gateway.behaviour import Fault
     from gateway.failover_rows import Row
-    from gateway.faults import Fault
     from gateway.outages import Fate, Outage
 
 INTRODUCTION = """\

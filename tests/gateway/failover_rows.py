@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from gateway import faults
-from gateway.faults import TOO_LONG, Answer, ErrorEvent, Fault, Split, Usage, ok, status
+from gateway import behaviour, faults, refusals, sse_faults
+from gateway.answers import Answer, Usage
+from gateway.behaviour import Fault, ok
+from gateway.refusals import TOO_LONG, status
+from gateway.sse_faults import ErrorEvent, Split
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +67,7 @@ SLOW = ok(
 )
 
 LATE_RESET = replace(
-    faults.late(1.2, faults.reset_before_headers()),
+    behaviour.late(1.2, faults.reset_before_headers()),
     name="late reset",
     description="Breaks the connection after more than half of the time that it has for the first byte.",
 )
@@ -111,15 +114,17 @@ BROKEN = "A's answer, broken off"
 
 ROWS: Mapping[str, tuple[Row, ...]] = {
     "Answers that are served": (
-        *map(_served, (ok(), *(faults.usage_like(usage) for usage in (Usage.ALWAYS, Usage.WITH_FINISH, Usage.GROQ)))),
-        _served(faults.no_usage(), GUESSED),
+        *map(
+            _served, (ok(), *(behaviour.usage_like(usage) for usage in (Usage.ALWAYS, Usage.WITH_FINISH, Usage.GROQ)))
+        ),
+        _served(behaviour.no_usage(), GUESSED),
         *map(
             _served,
             (
-                faults.slow_first_token(0.5),
-                faults.late(0.5, ok()),
-                faults.informed(100, ok()),
-                faults.informed(103, ok()),
+                behaviour.slow_first_token(0.5),
+                behaviour.late(0.5, ok()),
+                behaviour.informed(100, ok()),
+                behaviour.informed(103, ok()),
                 faults.zipped(),
                 faults.huge(HUGE),
             ),
@@ -128,14 +133,14 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
             _served(fault, asked=(STREAM,))
             for fault in (
                 SLOW,
-                *(faults.split(where) for where in Split),
-                faults.at_once(),
-                faults.line_ends(b"\r\n"),
-                faults.line_ends(b"\r"),
-                faults.comments(),
-                faults.more_fields(),
-                faults.no_space(),
-                faults.bad_event(),
+                *(sse_faults.split(where) for where in Split),
+                sse_faults.at_once(),
+                sse_faults.line_ends(b"\r\n"),
+                sse_faults.line_ends(b"\r"),
+                sse_faults.comments(),
+                sse_faults.more_fields(),
+                sse_faults.no_space(),
+                sse_faults.bad_event(),
                 faults.unasked_stream(),
             )
         ),
@@ -145,11 +150,11 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
     "Gone in a moment, perhaps: once more at the same provider, then the next": (
         *(
             row
-            for fault in (status(500), faults.bad_gateway(), faults.unavailable(), faults.overloaded())
+            for fault in (status(500), refusals.bad_gateway(), refusals.unavailable(), refusals.overloaded())
             for row in _again(fault, SERVER)
         ),
-        *_again(faults.unavailable(1), SERVER, pause_s=1),
-        *_again(faults.rate_limited("1"), LIMITED, pause_s=1),
+        *_again(refusals.unavailable(1), SERVER, pause_s=1),
+        *_again(refusals.rate_limited("1"), LIMITED, pause_s=1),
         *(
             row
             for fault in (
@@ -170,25 +175,25 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
             ("A: SERVER_ERROR", "A: TIMEOUT", f"B: {TOLD}"),
         ),
         Row(
-            (status(500), faults.unauthorized()),
+            (status(500), refusals.unauthorized()),
             "B's answer",
             "A A B",
             ("A: SERVER_ERROR", "A: UNAUTHORIZED", f"B: {TOLD}"),
         ),
         Row(
-            (faults.reset_before_headers(), faults.too_long()),
+            (faults.reset_before_headers(), refusals.too_long()),
             "B's answer",
             "A A B",
             ("A: CONNECT", "A: CALLER", f"B: {TOLD}"),
         ),
         Row(
-            (faults.rate_limited("1"), status(500)),
+            (refusals.rate_limited("1"), status(500)),
             "B's answer",
             "A A B",
             ("A: RATE_LIMITED", "A: SERVER_ERROR", f"B: {TOLD}"),
             pause_s=1,
         ),
-        Row((status(500), faults.content_filter()), "A's 400", "A A", ("A: SERVER_ERROR", "A: CALLER")),
+        Row((status(500), refusals.content_filter()), "A's 400", "A A", ("A: SERVER_ERROR", "A: CALLER")),
     ),
     "What breaks in the middle of an answer in one piece: that is handed on only when it is all there": (
         *(
@@ -202,16 +207,16 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         _next(faults.cut_at_eof(3), SERVER, asked=(WHOLE,)),
     ),
     "Not gone in a moment: the next provider at once": (
-        _next(faults.rate_limited(), LIMITED),
-        _next(faults.rate_limited("7"), LIMITED),
-        _next(faults.rate_limited_until(7), LIMITED),
-        _next(faults.no_quota(), LIMITED),
-        _next(faults.unavailable(7), SERVER),
-        _next(faults.for_a_while(60, faults.unavailable(7), ok()), SERVER),
-        _next(faults.unauthorized(), KEY),
+        _next(refusals.rate_limited(), LIMITED),
+        _next(refusals.rate_limited("7"), LIMITED),
+        _next(refusals.rate_limited_until(7), LIMITED),
+        _next(refusals.no_quota(), LIMITED),
+        _next(refusals.unavailable(7), SERVER),
+        _next(behaviour.for_a_while(60, refusals.unavailable(7), ok()), SERVER),
+        _next(refusals.unauthorized(), KEY),
         _next(status(402), KEY),
         _next(status(403), KEY),
-        _next(faults.no_such_model(), CALLER),
+        _next(refusals.no_such_model(), CALLER),
         _next(status(408), TIMEOUT),
         _next(status(504), TIMEOUT),
         _next(faults.silent(), TIMEOUT, is_silent=True),
@@ -226,12 +231,12 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         _next(faults.unasked_stream(), SERVER, asked=(WHOLE,)),
     ),
     "Too long a prompt: the next with a larger context": tuple(
-        _next(faults.too_long(whose), CALLER) for whose in TOO_LONG
+        _next(refusals.too_long(whose), CALLER) for whose in TOO_LONG
     ),
     "The request's own fault: back as the provider wrote it": (
-        _back(faults.content_filter(), 400),
-        _back(faults.bad_request(), 400),
-        _back(faults.too_large(), 413),
+        _back(refusals.content_filter(), 400),
+        _back(refusals.bad_request(), 400),
+        _back(refusals.too_large(), 413),
         _back(status(422), 422),
     ),
     "What breaks when the client has the beginning already": (
@@ -243,8 +248,8 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         _cut(faults.bad_chunk(), BROKEN, SERVER),
         _cut(faults.cut(3), ERROR_EVENT, SERVER),
         _cut(faults.cut_at_eof(3), ERROR_EVENT, SERVER),
-        *(_cut(faults.error_event(style=style), ERROR_EVENT, SERVER) for style in ErrorEvent),
-        _cut(replace(faults.error_event(done=True), name="error event, then [DONE]"), ERROR_EVENT, SERVER),
+        *(_cut(sse_faults.error_event(style=style), ERROR_EVENT, SERVER) for style in ErrorEvent),
+        _cut(replace(sse_faults.error_event(done=True), name="error event, then [DONE]"), ERROR_EVENT, SERVER),
     ),
     "All fail": (
         _everywhere(
@@ -277,7 +282,7 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
             says=("did not answer in time",),
         ),
         _everywhere(
-            faults.rate_limited(),
+            refusals.rate_limited(),
             "429 providers_rate_limited",
             "A B C",
             "A: RATE_LIMITED; B: RATE_LIMITED; C: RATE_LIMITED",
@@ -285,7 +290,7 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
             retry_after_s=1,
         ),
         _everywhere(
-            faults.rate_limited("7"),
+            refusals.rate_limited("7"),
             "429 providers_rate_limited",
             "A B C",
             "A: RATE_LIMITED; B: RATE_LIMITED; C: RATE_LIMITED",
@@ -293,14 +298,14 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
             retry_after_s=7,
         ),
         _everywhere(
-            faults.unauthorized(),
+            refusals.unauthorized(),
             "502 providers_failed",
             "A B C",
             "A: UNAUTHORIZED; B: UNAUTHORIZED; C: UNAUTHORIZED",
             says=("refused the key",),
         ),
         _everywhere(
-            faults.no_such_model(),
+            refusals.no_such_model(),
             "502 providers_failed",
             "A B C",
             "A: CALLER; B: CALLER; C: CALLER",
@@ -313,14 +318,14 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
             "A: SERVER_ERROR; B: SERVER_ERROR; C: SERVER_ERROR",
             says=("gave an answer that is none",),
         ),
-        _everywhere(faults.too_long(), "C's 400", "A B C", "A: CALLER; B: CALLER; C: CALLER"),
+        _everywhere(refusals.too_long(), "C's 400", "A B C", "A: CALLER; B: CALLER; C: CALLER"),
         Row(
             (faults.silent(),),
             "502 providers_failed",
             "A B B C",
             ("A: TIMEOUT", "B: SERVER_ERROR", "B: SERVER_ERROR", "C: RATE_LIMITED"),
-            b=(faults.unavailable(),),
-            c=(faults.rate_limited(),),
+            b=(refusals.unavailable(),),
+            c=(refusals.rate_limited(),),
             says=("did not answer in time", "answered with status 503", "takes no more requests for now"),
         ),
         Row(
@@ -328,21 +333,21 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
             "C's answer",
             "A A B C",
             ("A: SERVER_ERROR", "A: SERVER_ERROR", "B: CALLER", f"C: {TOLD}"),
-            b=(faults.too_long(),),
+            b=(refusals.too_long(),),
         ),
         Row(
-            (faults.too_long(),),
+            (refusals.too_long(),),
             "C's answer",
             "A B C",
             ("A: CALLER", "B: TIMEOUT", f"C: {TOLD}"),
             b=(faults.silent(),),
         ),
         Row(
-            (faults.unauthorized(),),
+            (refusals.unauthorized(),),
             "B's 400",
             "A B",
             ("A: UNAUTHORIZED", "B: CALLER"),
-            b=(faults.content_filter(),),
+            b=(refusals.content_filter(),),
         ),
     ),
 }

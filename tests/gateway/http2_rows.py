@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from h2.errors import ErrorCodes
 
-from gateway import faults
+from gateway import answers, faults, refusals, sse_faults
+from gateway.answers import OK
+from gateway.behaviour import PAUSE_S, Fault, ok
 from gateway.failover_rows import BROKEN, CONNECT, GUESSED, HUGE, ROWS, SERVER, STREAM, TOLD, WHOLE, Row
-from gateway.faults import OK, PAUSE_S, Fault, ok, status
 from gateway.provider_http2 import Http2Exchange
+from gateway.refusals import status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,9 +25,9 @@ AS_OVER_HTTP_1: tuple[Fault, ...] = (
     faults.zipped(),
     faults.no_done(),
     status(500),
-    faults.rate_limited(),
-    faults.too_long(),
-    faults.content_filter(),
+    refusals.rate_limited(),
+    refusals.too_long(),
+    refusals.content_filter(),
     faults.reset_before_headers(),
     faults.hang_up_before_headers(),
     faults.many_headers(),
@@ -34,7 +36,7 @@ AS_OVER_HTTP_1: tuple[Fault, ...] = (
     faults.cut(3),
     faults.stalled(3),
     faults.silent(),
-    faults.error_event(),
+    sse_faults.error_event(),
 )
 """Their rows are those of HTTP/1.1: the ones in which one provider behaves so for ever."""
 
@@ -86,7 +88,7 @@ async def _begin(exchange: Exchange, parts: int) -> int:
     """Send the headers and so many parts, and give the client time to read them; return how many."""
     whole = OK.parts(exchange.seen)
     is_stream = exchange.seen.wants_stream
-    content_type = faults.SSE if is_stream else "application/json"
+    content_type = answers.SSE if is_stream else "application/json"
     await exchange.head(200, content_type=content_type, length=None if is_stream else sum(map(len, whole)))
     for part in whole[:parts]:
         await exchange.body(part)

@@ -7,7 +7,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import http_json
-from gateway.faults import DONE, OK, Fault, dressed, event, status
+from gateway.answers import DONE, OK, event
+from gateway.behaviour import Fault
+from gateway.refusals import status
+from gateway.sse_faults import dressed
 
 if TYPE_CHECKING:
     from gateway.chat_stack import ChatStack, World

@@ -7,10 +7,10 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway import faults
+from gateway import refusals
+from gateway.behaviour import Fault, ok
 from gateway.failover_rows import BOTH, REFUSED, STREAM, TOLD
 from gateway.failover_words import said, told
-from gateway.faults import Fault, ok
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,7 +53,7 @@ class Outage:
 
 
 OUTAGES = (
-    Outage(faults.unavailable(), Fate("B's answer", "A A B", ("A: SERVER_ERROR", "A: SERVER_ERROR", f"B: {TOLD}"))),
+    Outage(refusals.unavailable(), Fate("B's answer", "A A B", ("A: SERVER_ERROR", "A: SERVER_ERROR", f"B: {TOLD}"))),
     Outage(REFUSED, Fate("B's answer", "B", ("A: CONNECT", "A: CONNECT", f"B: {TOLD}"))),
 )
 SCENARIOS: Mapping[str, tuple[Outage, str]] = {

@@ -9,10 +9,11 @@ from collections import deque
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
-from gateway.faults import Fault, model_list, no_such_path, ok
+from gateway.behaviour import Fault, model_list, ok
 from gateway.provider_exchange import Exchange, Fate, Seen, reset
 from gateway.provider_http1 import MAX_HEAD_BYTES, read_request
 from gateway.provider_http2 import Http2Connection
+from gateway.refusals import no_such_path
 
 if TYPE_CHECKING:
     import ssl

@@ -5,8 +5,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+<<<<<<< HEAD
 from gateway import faults
 from gateway.faults import Fault, status
+=======
+from gateway import refusals
+from gateway.refusals import status
+>>>>>>> abb34b4 (The test provider's behaviours in files of one idea: answers, being well, refusals, faults, streams)
 
 if TYPE_CHECKING:
     from gateway.chat_stack import ChatStack, World
@@ -77,7 +82,7 @@ async def test_an_own_key_goes_to_its_provider_alone_and_is_marked_when_that_ref
 ) -> None:
     own = "sk-made-up-own-0123456789"
     await chat.give_key(world, "A", own)
-    world.a.behave(faults.unauthorized())
+    world.a.behave(refusals.unauthorized())
     reply = await chat.ask(world)
     assert [seen.headers["authorization"] for seen in world.a.chats] == [f"Bearer {own}"]
     assert [seen.headers["authorization"] for seen in world.b.chats] == [f"Bearer {world.keys['B']}"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gateway.faults import OK
+from gateway.answers import OK
 from gateway.test_chat_door import CHAT, assert_refused, body_of
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 
 from gateway import faults
+from gateway.answers import OK
 from gateway.chat_client import send
-from gateway.faults import OK
 from services.test_security import FORGED, signed
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import http_json
-from gateway import faults
+from gateway import answers
+from gateway.answers import OK
+from gateway.behaviour import ok
 from gateway.chat_stack import chat_stack
-from gateway.faults import OK, ok
 from gateway.test_chat_door import CHAT, assert_refused, body_of, request
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ async def test_refusals_are_counted_by_their_code(fragile: ChatStack, home: Worl
 
 
 async def test_without_the_server_nothing_goes_on(fragile: ChatStack, home: World) -> None:
-    home.a.behave(ok(faults.checked(40, delay_s=0.05)))
+    home.a.behave(ok(answers.checked(40, delay_s=0.05)))
     running = asyncio.create_task(fragile.ask(home, stream=True))
     seen = await home.a.request()
     async with asyncio.timeout(FROZEN_S):
@@ -82,7 +83,7 @@ async def test_without_the_server_nothing_goes_on(fragile: ChatStack, home: Worl
         # What had been decided before goes on without it.
         under_way = await running
         assert (under_way.end, under_way.is_done) == ("whole", True)
-        assert faults.is_unharmed(under_way.text)
+        assert answers.is_unharmed(under_way.text)
     finally:
         await fragile.stack.start_server()
     home.a.behave()

@@ -11,9 +11,10 @@ import grpc
 import pytest
 
 import http_json
-from gateway import faults
+from gateway import behaviour, faults, refusals, sse_faults
+from gateway.behaviour import Fault
 from gateway.chat_stack import chat_stack
-from gateway.faults import Fault, error_body, status
+from gateway.refusals import error_body, status
 from gateway.test_chat_door import body_of, request
 from llmrouter_server.gateway.envoy_api import (
     DiscoveryRequest,
@@ -133,19 +134,19 @@ def quotes_the_key(code: int) -> Fault:
 
 
 BEHAVIOURS: list[tuple[Fault, ...]] = [
-    (faults.ok(),),
+    (behaviour.ok(),),
     *((quotes_the_key(code),) for code in (302, 400, 401, 403, 404, 413, 422, 429, 500, 503)),
-    (faults.unauthorized(),),
+    (refusals.unauthorized(),),
     (faults.reset_before_headers(),),
     (faults.reset_after(2),),
     (faults.cut(2),),
-    (faults.too_long(),),
+    (refusals.too_long(),),
     (faults.html(),),
     (faults.huge_header(),),
     (faults.no_http(),),
     (faults.bad_chunk(),),
     (faults.redirect(),),
-    (faults.error_event(),),
+    (sse_faults.error_event(),),
     (faults.silent(),),
 ]
 """Each of A; B behaves well half of the time, C always, so that some are served, some not."""
@@ -162,7 +163,7 @@ async def test_a_key_is_seen_by_its_own_provider_alone(watched: ChatStack) -> No
     own = {world.model: f"sk-own-canary-{secrets.token_hex(16)}" for world in worlds}
     for number, world in enumerate(worlds):
         world.a.behave(*BEHAVIOURS[number])
-        world.b.behave(quotes_the_key(500) if number % 2 else faults.ok())
+        world.b.behave(quotes_the_key(500) if number % 2 else behaviour.ok())
         if number % 3 == 0:
             await watched.give_key(world, "A", own[world.model])
     replies = await asyncio.gather(*(ask(watched, world, stream) for world in worlds for stream in (False, True)))

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gateway.answers import checked, is_unharmed
+from gateway.behaviour import ok
 from gateway.failover_play import Outcome, assert_as_told, play, play_all
 from gateway.failover_rows import BOTH, CONNECT, STREAM, TOLD, Row
-from gateway.faults import checked, is_unharmed, ok
 from gateway.http2_rows import HTTP_2_ROWS, HTTP_2_SCENARIOS, go_away
 
 if TYPE_CHECKING:

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from conftest import User
-from gateway import faults
+from gateway import answers
+from gateway.behaviour import late, no_usage, ok
 from gateway.chat_client import Reply
 from gateway.chat_stack import chat_stack
-from gateway.faults import cut, late, no_usage, ok, reset_after, reset_before_headers, silent, status, unavailable
+from gateway.faults import cut, reset_after, reset_before_headers, silent
+from gateway.refusals import status, unavailable
 from llmrouter_server.budget.store import BudgetStore
 from llmrouter_server.gateway.journal import Journal, _NoKeys
 from llmrouter_server.gateway.reporting import Reporter
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
     from pathlib import Path
 
+    from gateway.behaviour import Fault
     from gateway.chat_stack import ChatStack, World
-    from gateway.faults import Fault
 
 REQUESTS = 100
 APART_S = 0.01
@@ -48,7 +50,7 @@ LATER = timedelta(hours=1)
 RIPE = timedelta(seconds=10)
 PATIENCE_S = 20.0
 
-SLOW = ok(faults.checked(20, delay_s=0.04))
+SLOW = ok(answers.checked(20, delay_s=0.04))
 BEHAVIOURS: tuple[tuple[Fault, Fault, Fault], ...] = (
     (SLOW, ok(), ok()),
     (unavailable(), SLOW, ok()),

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from conftest import User
 from gateway import chat_client
-from gateway.faults import Answer, Fault, Usage, is_unharmed, ok
+from gateway.answers import Answer, Usage, is_unharmed
+from gateway.behaviour import Fault, ok
 from process_meter import cpu_s, resident_bytes
 
 if TYPE_CHECKING:

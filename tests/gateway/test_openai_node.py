@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gateway import faults
-from gateway.faults import OK, status
+from gateway import behaviour, faults, refusals
+from gateway.answers import OK
 from gateway.openai_client import CALL, HELLO, PNG, TOOL, calls_a_tool, settings, url
+from gateway.refusals import status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,16 +30,16 @@ INSTALL_S, RUN_S = 120.0, 60.0
 AWAY = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ENETUNREACH", "ERR_SOCKET_TIMEOUT")
 """How npm says that it cannot get at its registry."""
 BEHAVIOURS = {
-    "whole": (faults.ok(),),
-    "stream": (faults.ok(),),
-    "usage": (faults.ok(),),
-    "helper": (faults.ok(),),
+    "whole": (behaviour.ok(),),
+    "stream": (behaviour.ok(),),
+    "usage": (behaviour.ok(),),
+    "helper": (behaviour.ok(),),
     "tool": (calls_a_tool(),),
     "streamedTool": (calls_a_tool(),),
-    "image": (faults.ok(),),
-    "badRequest": (faults.bad_request(),),
-    "wrongField": (faults.ok(),),
-    "budget": (faults.ok(),),
+    "image": (behaviour.ok(),),
+    "badRequest": (refusals.bad_request(),),
+    "wrongField": (behaviour.ok(),),
+    "budget": (behaviour.ok(),),
     "failed": (status(500),),
     "cut": (faults.cut(3),),
     "reset": (faults.reset_after(3),),
@@ -93,7 +94,7 @@ async def worlds(chat: ChatStack) -> Mapping[str, World]:
     for name, world in found.items():
         for each in world.providers.values():
             each.behave(*BEHAVIOURS[name])
-    found["whole"].a.behave(status(500), status(500), faults.ok())
+    found["whole"].a.behave(status(500), status(500), behaviour.ok())
     settings(chat, found["budget"], monthly_budget_usd=0.01, on_budget_exceeded="reject")
     return found
 

@@ -12,10 +12,12 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 import http_json
-from gateway import faults
-from gateway.faults import OK, Answer, ok, status
+from gateway import answers, faults
+from gateway.answers import OK, Answer
+from gateway.behaviour import ok
 from gateway.openai_client import ARGUMENTS, CALL, HELLO, PNG, TOOL, calls_a_tool, settings, url
 from gateway.provider_exchange import TELLTALES
+from gateway.refusals import status
 
 if TYPE_CHECKING:
     from gateway.chat_stack import ChatStack, World
@@ -235,7 +237,7 @@ async def test_a_stream_without_done_is_whole(client: AsyncOpenAI, world: World)
 async def test_many_at_once(client: AsyncOpenAI, world: World) -> None:
     async def one(number: int) -> bool:
         stream = await client.chat.completions.create(model=world.model, messages=HELLO, stream=True, seed=number)
-        return faults.is_unharmed("".join([chunk.choices[0].delta.content or "" async for chunk in stream]))
+        return answers.is_unharmed("".join([chunk.choices[0].delta.content or "" async for chunk in stream]))
 
-    world.a.behave(ok(faults.checked(100)))
+    world.a.behave(ok(answers.checked(100)))
     assert await asyncio.gather(*map(one, range(20))) == [True] * 20

@@ -9,17 +9,18 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from gateway import faults
-from gateway.faults import OK, status
+from gateway import faults, refusals, sse_faults
+from gateway.answers import OK
 from gateway.openai_client import HELLO, settings, url
+from gateway.refusals import status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import httpx2
 
+    from gateway.behaviour import Fault
     from gateway.chat_stack import ChatStack, World
-    from gateway.faults import Fault
 
 
 def counting() -> tuple[httpx2.AsyncClient, list[httpx2.Request]]:
@@ -50,7 +51,7 @@ async def test_a_field_that_is_wrong_is_named(client: AsyncOpenAI, world: World)
 
 
 async def test_what_the_provider_refuses_comes_as_the_provider_wrote_it(client: AsyncOpenAI, world: World) -> None:
-    world.a.behave(faults.bad_request())
+    world.a.behave(refusals.bad_request())
     with pytest.raises(openai.BadRequestError) as refused:
         await client.chat.completions.create(model=world.model, messages=HELLO, temperature=2)
     assert (refused.value.code, refused.value.param) == ("invalid_value", "temperature")
@@ -117,7 +118,7 @@ async def test_what_no_provider_answers(client: AsyncOpenAI, world: World) -> No
     assert failed.value.response.headers["x-llmrouter-attempts"] == "6"
 
     for each in world.providers.values():
-        each.behave(faults.rate_limited("7"))
+        each.behave(refusals.rate_limited("7"))
     with pytest.raises(openai.RateLimitError) as limited:
         await impatient.chat.completions.create(model=world.model, messages=HELLO, stream=True)
     assert limited.value.code == "providers_rate_limited"
@@ -130,7 +131,7 @@ BROKEN: Sequence[Fault] = (
     faults.stalled(3),
     faults.bad_chunk(),
     faults.cut_at_eof(3),
-    *(faults.error_event(style=style) for style in faults.ErrorEvent),
+    *(sse_faults.error_event(style=style) for style in sse_faults.ErrorEvent),
 )
 
 

@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any
 import h11
 import pytest
 
-from gateway import faults
-from gateway.faults import FAULTS, TOO_LONG, Answer, ErrorEvent, Fault, Split, Usage, checked, is_unharmed, ok, status
+from gateway import behaviour, faults, refusals, sse_faults
+from gateway.answers import Answer, Usage, checked, is_unharmed
+from gateway.behaviour import Fault, ok
+from gateway.every_fault import FAULTS
 from gateway.provider_exchange import TELLTALES, Fate
 from gateway.provider_server import Provider, provider
+from gateway.refusals import TOO_LONG, status
+from gateway.sse_faults import ErrorEvent, Split
 from hostile_provider import Authority
 
 if TYPE_CHECKING:
@@ -221,7 +225,7 @@ async def test_usage_is_told_where_the_answer_says(usage: Usage, asked: bool, to
 
 async def test_no_usage_means_none_in_a_document_either() -> None:
     async with provider() as served:
-        assert "usage" not in (await ask(served, faults.no_usage())).json
+        assert "usage" not in (await ask(served, behaviour.no_usage())).json
 
 
 async def test_a_long_answer_arrives_with_its_checksums() -> None:
@@ -272,7 +276,7 @@ async def test_the_models_are_listed_whatever_happens_to_completions() -> None:
         served.behave(status(500))
         client = await Client.connect(served)
         listed = await client.send("GET", "/v1/models")
-        served.list_models_as(faults.unauthorized())
+        served.list_models_as(refusals.unauthorized())
         refused = await client.send("GET", "/v1/models")
         unknown = await client.send("GET", "/v1/other")
         await client.leave()
@@ -284,7 +288,7 @@ async def test_the_models_are_listed_whatever_happens_to_completions() -> None:
 
 async def test_behaviours_follow_one_another_and_the_last_one_stays() -> None:
     async with provider() as served:
-        served.behave(status(500), faults.rate_limited("7"), ok())
+        served.behave(status(500), refusals.rate_limited("7"), ok())
         assert [(await ask(served)).status for _ in range(4)] == [500, 429, 200, 200]
         assert [seen.fault for seen in served.requests] == ["500", "429 retry-after 7", "ok", "ok"]
         served.behave(status(503))
@@ -305,7 +309,7 @@ async def test_one_model_may_fail_while_others_are_well() -> None:
 async def test_a_provider_is_down_for_a_while_by_its_clock() -> None:
     now = [100.0]
     async with provider(clock=lambda: now[0]) as served:
-        down = faults.for_a_while(30, faults.unavailable(), ok())
+        down = behaviour.for_a_while(30, refusals.unavailable(), ok())
         assert (await ask(served, down)).status == 503
         now[0] += 29
         assert (await ask(served)).status == 503
@@ -315,7 +319,7 @@ async def test_a_provider_is_down_for_a_while_by_its_clock() -> None:
 
 async def test_every_answer_carries_headers_that_are_none_of_a_clients_business() -> None:
     async with provider() as served:
-        for fault in (ok(), status(500), faults.html(), faults.unauthorized()):
+        for fault in (ok(), status(500), faults.html(), refusals.unauthorized()):
             reply = await ask(served, fault)
             assert set(TELLTALES) <= set(reply.headers)
 
@@ -338,14 +342,14 @@ async def test_a_refusal_has_the_status_of_its_name_and_the_connection_stays(fau
 async def test_a_prompt_is_too_long_in_everyones_words(whose: str) -> None:
     code, body = TOO_LONG[whose]
     async with provider() as served:
-        reply = await ask(served, faults.too_long(whose))
+        reply = await ask(served, refusals.too_long(whose))
     assert (reply.status, reply.json) == (code, body)
     assert code in {400, 422}
 
 
 async def test_a_refused_key_is_quoted_in_body_and_header() -> None:
     async with provider() as served:
-        reply = await ask(served, faults.unauthorized())
+        reply = await ask(served, refusals.unauthorized())
     assert reply.status == 401
     assert f"Incorrect API key provided: {KEY}." in reply.json["error"]["message"]
     assert KEY in (reply.header("www-authenticate") or "")
@@ -353,10 +357,10 @@ async def test_a_refused_key_is_quoted_in_body_and_header() -> None:
 
 async def test_retry_after_is_missing_seconds_or_a_date() -> None:
     async with provider() as served:
-        assert (await ask(served, faults.rate_limited())).header("retry-after") is None
-        assert (await ask(served, faults.rate_limited("7"))).header("retry-after") == "7"
-        assert (await ask(served, faults.unavailable(9))).header("retry-after") == "9"
-        date = (await ask(served, faults.rate_limited_until(3600))).header("retry-after")
+        assert (await ask(served, refusals.rate_limited())).header("retry-after") is None
+        assert (await ask(served, refusals.rate_limited("7"))).header("retry-after") == "7"
+        assert (await ask(served, refusals.unavailable(9))).header("retry-after") == "9"
+        date = (await ask(served, refusals.rate_limited_until(3600))).header("retry-after")
     assert date is not None
     assert date.endswith(" GMT")
     assert parsedate_to_datetime(date).tzinfo is not None
@@ -414,12 +418,12 @@ async def test_a_stream_may_end_without_its_end() -> None:
 
 async def test_slowness_comes_before_the_headers_or_after_them() -> None:
     async with provider() as served:
-        slow = faults.slow_first_token(60)
+        slow = behaviour.slow_first_token(60)
         begun = await ask(served, slow, stream=True, last=lambda reply: reply.status == 200)
         assert (begun.end, begun.body) == ("waiting", b"")
-        nothing = await ask(served, faults.late(60, ok()), stream=True, last=lambda _reply: True)
+        nothing = await ask(served, behaviour.late(60, ok()), stream=True, last=lambda _reply: True)
         assert (nothing.end, nothing.status) == ("waiting", 0)
-        late = await ask(served, faults.late(0.01, ok()), stream=True)
+        late = await ask(served, behaviour.late(0.01, ok()), stream=True)
         paced = await ask(served, ok(Answer(chunks=2, first_s=0.01, delay_s=0.01)), stream=True)
     assert late.data[-1] == paced.data[-1] == "[DONE]"
 
@@ -427,17 +431,17 @@ async def test_slowness_comes_before_the_headers_or_after_them() -> None:
 @pytest.mark.parametrize("code", [100, 103])
 async def test_an_informational_answer_comes_first(code: int) -> None:
     async with provider() as served:
-        reply = await ask(served, faults.informed(code, ok()))
+        reply = await ask(served, behaviour.informed(code, ok()))
     assert (reply.informational, reply.status) == ([code], 200)
 
 
 DRESSED = [
-    *(faults.split(where) for where in Split),
-    *(faults.line_ends(end) for end in (b"\r\n", b"\r")),
-    faults.at_once(),
-    faults.comments(),
-    faults.more_fields(),
-    faults.no_space(),
+    *(sse_faults.split(where) for where in Split),
+    *(sse_faults.line_ends(end) for end in (b"\r\n", b"\r")),
+    sse_faults.at_once(),
+    sse_faults.comments(),
+    sse_faults.more_fields(),
+    sse_faults.no_space(),
 ]
 
 
@@ -453,22 +457,24 @@ async def test_a_stream_in_unusual_clothes_says_the_same(fault: Fault) -> None:
 
 async def test_the_clothes_are_unusual_indeed() -> None:
     async with provider() as served:
-        crlf = (await ask(served, faults.line_ends(), stream=True)).body
+        crlf = (await ask(served, sse_faults.line_ends(), stream=True)).body
         assert crlf.count(b"\r\n") == crlf.count(b"\n") > 0
-        assert b"\n" not in (await ask(served, faults.line_ends(b"\r"), stream=True)).body
-        assert (await ask(served, faults.comments(), stream=True)).body.startswith(b": OPENROUTER PROCESSING\n\ndata:")
-        assert b"data: " not in (await ask(served, faults.no_space(), stream=True)).body
-        fields = (await ask(served, faults.more_fields(), stream=True)).body
+        assert b"\n" not in (await ask(served, sse_faults.line_ends(b"\r"), stream=True)).body
+        assert (await ask(served, sse_faults.comments(), stream=True)).body.startswith(
+            b": OPENROUTER PROCESSING\n\ndata:"
+        )
+        assert b"data: " not in (await ask(served, sse_faults.no_space(), stream=True)).body
+        fields = (await ask(served, sse_faults.more_fields(), stream=True)).body
         assert fields.startswith(b"event: message\nid: 0\nretry: 5\ndata: ")
 
 
 async def test_events_are_split_at_the_places_named() -> None:
     async with provider() as served:
-        event = (await ask(served, faults.split(Split.EVENT), stream=True)).reads
-        character = (await ask(served, faults.split(Split.CHARACTER), stream=True)).reads
-        feeds = (await ask(served, faults.split(Split.LINE_FEEDS), stream=True)).reads
-        every = (await ask(served, faults.split(Split.EVERY_BYTE), stream=True)).reads
-        once = (await ask(served, faults.at_once(), stream=True)).reads
+        event = (await ask(served, sse_faults.split(Split.EVENT), stream=True)).reads
+        character = (await ask(served, sse_faults.split(Split.CHARACTER), stream=True)).reads
+        feeds = (await ask(served, sse_faults.split(Split.LINE_FEEDS), stream=True)).reads
+        every = (await ask(served, sse_faults.split(Split.EVERY_BYTE), stream=True)).reads
+        once = (await ask(served, sse_faults.at_once(), stream=True)).reads
     assert any(read.endswith(b'"content":"') for read in event)
     assert any(read[0] & 0xC0 == 0x80 for read in character)
     assert all(read.endswith(b"\n") and not read.endswith(b"\n\n") for read in feeds[:-1])
@@ -478,7 +484,7 @@ async def test_events_are_split_at_the_places_named() -> None:
 
 async def test_a_bad_event_stands_between_good_ones() -> None:
     async with provider() as served:
-        reply = await ask(served, faults.bad_event(2), stream=True)
+        reply = await ask(served, sse_faults.bad_event(2), stream=True)
     assert reply.data[-1] == "[DONE]"
     with pytest.raises(json.JSONDecodeError):
         json.loads(reply.data[2])
@@ -488,8 +494,8 @@ async def test_a_bad_event_stands_between_good_ones() -> None:
 @pytest.mark.parametrize(("style", "done"), [(style, done) for style in ErrorEvent for done in (False, True)])
 async def test_an_error_may_come_in_the_middle_of_a_stream(style: ErrorEvent, done: bool) -> None:
     async with provider() as served:
-        reply = await ask(served, faults.error_event(1, style, done=done), stream=True)
-        alone = await ask(served, faults.error_event(0, style), stream=True)
+        reply = await ask(served, sse_faults.error_event(1, style, done=done), stream=True)
+        alone = await ask(served, sse_faults.error_event(0, style), stream=True)
     assert reply.status == 200
     assert [bool(chunk.get("error")) for chunk in reply.chunks] == [False, True]
     assert (reply.data[-1] == "[DONE]") is done

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway import faults
-from gateway.faults import OK, SSE, Answer, ErrorEvent, Fault, Split, Usage, checked, is_unharmed, ok
+from gateway import answers, behaviour, faults, sse_faults
+from gateway.answers import OK, SSE, Answer, Usage, checked, is_unharmed
+from gateway.behaviour import Fault, ok
 from gateway.provider_exchange import Fate
+from gateway.sse_faults import ErrorEvent, Split
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,15 +25,15 @@ AT_ONCE = 40
 USED = (19, 10, 8, 4)
 """Prompt, completion, cached and reasoning tokens of the faults' answers."""
 DRESSES = (
-    *(faults.split(where) for where in Split),
-    faults.at_once(),
-    faults.line_ends(b"\r\n"),
-    faults.line_ends(b"\r"),
-    faults.comments(),
-    faults.more_fields(),
-    faults.no_space(),
+    *(sse_faults.split(where) for where in Split),
+    sse_faults.at_once(),
+    sse_faults.line_ends(b"\r\n"),
+    sse_faults.line_ends(b"\r"),
+    sse_faults.comments(),
+    sse_faults.more_fields(),
+    sse_faults.no_space(),
     faults.zipped(),
-    faults.usage_like(Usage.ALWAYS),
+    behaviour.usage_like(Usage.ALWAYS),
 )
 
 
@@ -49,7 +51,7 @@ def written(name: str, *parts: bytes, length: bool = False) -> Fault:
 
 
 def content(text: str) -> bytes:
-    return faults.event(json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]}).encode())
+    return answers.event(json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]}).encode())
 
 
 def used(attempt: Recorded) -> tuple[int, int, int, int]:
@@ -124,7 +126,7 @@ async def test_the_usage_is_read_and_shown_to_those_who_asked(
 async def test_a_chunk_that_tells_more_than_the_usage_is_never_hidden(
     chat: ChatStack, world: World, usage: Usage
 ) -> None:
-    world.a.behave(faults.usage_like(usage))
+    world.a.behave(behaviour.usage_like(usage))
     reply = await chat.ask(world, stream=True)
     assert hashlib.sha256(reply.body).hexdigest() == world.a.chats[0].sent
     assert [used(each) for each in await chat.recorded(world)] == [USED]
@@ -201,7 +203,7 @@ async def test_half_an_event_is_replaced_by_the_error(chat: ChatStack, world: Wo
 
 @pytest.mark.parametrize("style", ErrorEvent)
 async def test_an_error_of_the_providers_own_is_the_last_word(chat: ChatStack, world: World, style: ErrorEvent) -> None:
-    world.a.behave(faults.error_event(style=style, done=True))
+    world.a.behave(sse_faults.error_event(style=style, done=True))
     reply = await chat.ask(world, stream=True)
     assert "error" in reply.chunks[-1]
     assert sum("error" in chunk for chunk in reply.chunks) == 1
