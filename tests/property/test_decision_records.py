@@ -19,7 +19,7 @@ from llmrouter_server.routing.record import (
     outcome_to_json,
     record_from_row,
 )
-from property.test_routing_properties import TOKENS, catalogues, needs, weightings
+from property.routing_cases import TOKENS, catalogues, needs, weightings
 
 MODEL_IDS = [UUID(int=1000 + number) for number in range(8)]
 MONEY = st.decimals(0, 10**6, places=10, allow_nan=False)

@@ -1,136 +1,43 @@
-"""ProviderService and ModelService over a real gRPC server and a database of their own."""
+"""What both services of the catalogue do alike, and ProviderService."""
 
 from __future__ import annotations
 
 import uuid
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from cryptography.fernet import Fernet
-from google.rpc import error_details_pb2, status_pb2
 
 from llmrouter.v2 import (
     model_service_pb2,
-    model_service_pb2_grpc,
     power_level_pb2,
     provider_service_pb2,
-    provider_service_pb2_grpc,
 )
 from llmrouter_server import errors
-from llmrouter_server.byok.cipher import Cipher
-from llmrouter_server.byok.platform import PlatformKeyStore
-from llmrouter_server.catalog.service import ModelService, ProviderService
-from llmrouter_server.catalog.store import CatalogStore
-from llmrouter_server.runtime.auth import Caller, Role
-from llmrouter_server.runtime.database import Database
-from llmrouter_server.runtime.interceptor import CallInterceptor
+from storage.catalog_house import (
+    ADMIN,
+    CALLERS,
+    House,
+    Refusal,
+    call,
+    create_model,
+    create_provider,
+    open_house,
+    refusal,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from llmrouter.v2.model_pb2 import Model
-    from llmrouter.v2.provider_pb2 import Provider
 
-ADMIN = Caller(uuid.uuid4(), frozenset({Role.ADMIN}))
-CALLERS = {
-    "admin": ADMIN,
-    "user": Caller(uuid.uuid4(), frozenset({Role.USER})),
-    "service": Caller(uuid.uuid4(), frozenset({Role.SERVICE})),
-    "both": Caller(uuid.uuid4(), frozenset({Role.USER, Role.ADMIN})),
-}
 KEY = "sk-canary-0123456789abcdef"
-
-
-class Tokens:
-    """Takes a caller's name for their token."""
-
-    async def verify(self, token: str) -> Caller:
-        return CALLERS[token]
-
-
-class Refresh:
-    """Stands for the live catalogue: notes its number each time it is told of a change."""
-
-    def __init__(self, catalog: CatalogStore) -> None:
-        self._catalog = catalog
-        self.numbers: list[int] = []
-        self.error: Exception | None = None
-
-    async def __call__(self) -> None:
-        self.numbers.append(await self._catalog.catalog_number())
-        if self.error is not None:
-            raise self.error
-
-
-class House(NamedTuple):
-    providers: Any
-    models: Any
-    refresh: Refresh
-    database: Database
 
 
 @pytest.fixture(scope="module")
 async def house(migrated_database: Callable[[], Awaitable[str]]) -> AsyncIterator[House]:
-    database = Database(await migrated_database(), min_size=2, max_size=10)
-    await database.start()
-    catalog = CatalogStore(database)
-    refresh = Refresh(catalog)
-    platform_keys = PlatformKeyStore(database, Cipher([Fernet.generate_key().decode()]))
-    server = grpc.aio.server(interceptors=[CallInterceptor(Tokens(), longest_s=30)])
-    provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(
-        ProviderService(catalog, platform_keys, refresh, allow_private_endpoints=False), server
-    )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(catalog, refresh), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield House(
-            provider_service_pb2_grpc.ProviderServiceStub(channel),
-            model_service_pb2_grpc.ModelServiceStub(channel),
-            refresh,
-            database,
-        )
-    await server.stop(None)
-    await database.stop()
-
-
-def call(rpc: Any, request: Any, caller: str = "admin") -> Any:
-    return rpc(request, metadata=(("authorization", f"Bearer {caller}"),), timeout=30)
-
-
-class Refusal(NamedTuple):
-    code: grpc.StatusCode
-    reason: str
-    fields: list[str]
-    metadata: dict[str, str]
-
-
-async def refusal(answer: Awaitable[Any]) -> Refusal:
-    """Return how a call was refused."""
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await answer
-    trailing = dict(raised.value.trailing_metadata() or ())
-    status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
-    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-    for detail in status.details:
-        detail.Unpack(info)
-        detail.Unpack(bad)
-    return Refusal(raised.value.code(), info.reason, [each.field for each in bad.field_violations], dict(info.metadata))
-
-
-async def create_provider(house: House, **values: Any) -> Provider:
-    given = {"name": f"p {uuid.uuid4()}", "provider_type": "openai", "api_endpoint": "https://llm.example.com/v1"}
-    request = provider_service_pb2.CreateProviderRequest(**(given | values))
-    return await call(house.providers.CreateProvider, request)
-
-
-async def create_model(house: House, **values: Any) -> Model:
-    if "provider_id" not in values:
-        values["provider_id"] = (await create_provider(house)).provider_id
-    given = {"model_name": f"m {uuid.uuid4()}", "power_level": power_level_pb2.ECO}
-    return await call(house.models.CreateModel, model_service_pb2.CreateModelRequest(**(given | values)))
+    async with open_house(await migrated_database()) as opened:
+        yield opened
 
 
 async def of_kind(house: House, kind: str) -> tuple[str, Any, Any, Any]:
@@ -331,98 +238,3 @@ async def test_a_config_comes_back_as_it_was_given_and_giving_it_again_is_no_cha
     changed = await call(house.providers.UpdateProvider, request)
     assert changed.etag != provider.etag
     assert changed.config["on"] is not True
-
-
-# --- models ---
-
-
-async def test_an_explicit_zero_is_a_change_and_an_absent_field_is_none(house: House) -> None:
-    model = await create_model(house, input_cost_per_1m=1.5, avg_latency_ms=9, quality_score=9.5, display_name="D")
-    request = model_service_pb2.UpdateModelRequest(
-        model_id=model.model_id, input_cost_per_1m=-0.0, avg_latency_ms=0, quality_score=0, supports_streaming=False
-    )
-    changed = await call(house.models.UpdateModel, request)
-    assert str(changed.input_cost_per_1m) == "0.0"
-    assert (changed.avg_latency_ms, changed.quality_score, changed.supports_streaming) == (0, 0, False)
-    assert (changed.display_name, changed.max_context_tokens, changed.power_level) == ("D", 4096, power_level_pb2.ECO)
-    assert list(changed.capabilities) == []
-    assert await call(house.models.UpdateModel, request) == changed
-
-
-async def test_a_model_needs_a_provider_and_a_name_of_its_own(house: House) -> None:
-    model = await create_model(house)
-    taken = await refusal(create_model(house, provider_id=model.provider_id, model_name=model.model_name))
-    assert taken == Refusal(
-        grpc.StatusCode.ALREADY_EXISTS,
-        "ALREADY_EXISTS",
-        [],
-        {"field": "model_name", "value": model.model_name},
-    )
-    elsewhere = await create_model(house, model_name=model.model_name)
-    assert elsewhere.model_name == model.model_name
-    sibling = await create_model(house, provider_id=model.provider_id)
-    rename = model_service_pb2.UpdateModelRequest(model_id=sibling.model_id, model_name=model.model_name)
-    assert (await refusal(call(house.models.UpdateModel, rename))).reason == "ALREADY_EXISTS"
-    nowhere = await refusal(create_model(house, provider_id=str(uuid.uuid4())))
-    assert nowhere == Refusal(grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND", [], {"resource": "provider"})
-
-
-async def test_all_that_is_wrong_with_a_model_is_told_at_once(house: House) -> None:
-    request = model_service_pb2.CreateModelRequest(
-        provider_id="x",
-        display_name="",
-        input_cost_per_1m=float("nan"),
-        output_cost_per_1m=float("inf"),
-        avg_latency_ms=2**32 - 1,
-        quality_score=10.01,
-        max_context_tokens=0,
-        capabilities=["chat", "sing"],
-    )
-    refused = await refusal(call(house.models.CreateModel, request))
-    assert refused.reason == "INVALID_FIELD"
-    assert sorted(refused.fields) == sorted(
-        [
-            "provider_id",
-            "model_name",
-            "display_name",
-            "power_level",
-            "input_cost_per_1m",
-            "output_cost_per_1m",
-            "avg_latency_ms",
-            "quality_score",
-            "max_context_tokens",
-            "capabilities",
-        ]
-    )
-
-
-async def test_disabled_models_are_listed_for_admins_who_ask(house: House) -> None:
-    model = await create_model(house)
-    disable = model_service_pb2.DisableModelRequest(model_id=model.model_id)
-    disabled = await call(house.models.DisableModel, disable)
-
-    async def listed(caller: str, *, include_disabled: bool) -> list[Model]:
-        request = model_service_pb2.ListModelsRequest(provider_id=model.provider_id, include_disabled=include_disabled)
-        return list((await call(house.models.ListModels, request, caller)).models)
-
-    assert await listed("admin", include_disabled=True) == [disabled]
-    assert await listed("both", include_disabled=True) == [disabled]
-    for caller in CALLERS:
-        assert await listed(caller, include_disabled=False) == []
-    for caller in ("user", "service"):
-        assert (await refusal(listed(caller, include_disabled=True))).reason == "ROLE_REQUIRED"
-
-
-async def test_pages_with_disabled_models_lose_none(house: House) -> None:
-    found: list[Model] = []
-    token = ""
-    while True:
-        request = model_service_pb2.ListModelsRequest(include_disabled=True, page_size=4, page_token=token)
-        answer = await call(house.models.ListModels, request)
-        found += answer.models
-        token = answer.next_page_token
-        if not token:
-            break
-    async with house.database.connection() as connection:
-        ids = await connection.fetch("select id from llm_models")
-    assert sorted(model.model_id for model in found) == sorted(str(row["id"]) for row in ids)

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
 
 import http_json
 from conftest import make_open_folder
 from golden import Player
 from llmrouter import Client
 from llmrouter_server.runtime.local_stack import LocalStack, Ports
+from transcoding.edge_harness import ORIGIN, Edge, Issuer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -28,6 +30,40 @@ async def other_stack() -> AsyncIterator[LocalStack]:
     async with LocalStack(folder / "stack", ports=Ports(http=0, grpc=0, metrics=0), durable=False) as running:
         yield running
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def issuer() -> Issuer:
+    return Issuer()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_edge(issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Edge]:
+    edge = await Edge.start(
+        tmp_path_factory.mktemp("edge"),
+        issuer,
+        allowed_origins=(ORIGIN,),
+        cors_origin_regex=r"https://[a-z]+\.preview\.example\.com",
+        user_requests_per_s=100_000,
+        global_requests_per_s=100_000,
+    )
+    yield edge
+    await edge.stop()
+
+
+@pytest.fixture
+def edge(shared_edge: Edge) -> Edge:
+    shared_edge.server.calls.clear()
+    shared_edge.server.answer = None
+    return shared_edge
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def strict_edge(issuer: Issuer, tmp_path: Any) -> AsyncIterator[Edge]:
+    """One of its own, with low limits, whose server may be stopped."""
+    edge = await Edge.start(tmp_path, issuer, user_requests_per_s=5, global_requests_per_s=20, deadline_s=1)
+    yield edge
+    await edge.stop()
 
 
 @pytest.fixture

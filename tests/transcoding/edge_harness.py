@@ -51,6 +51,9 @@ SERVICES = [
 ]
 ISSUER, AUDIENCE = "https://issuer.test", "llmrouter"
 USER = "0190c0de-0000-7000-8000-000000000001"
+ORIGIN = "https://console.example.com"
+API = "/api/v2/llm"
+MIB = 1 << 20
 
 
 class Issuer:
@@ -335,3 +338,7 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def assert_malformed(reply: Reply, message: str) -> None:
+    assert_error(reply, 400, 3, "MALFORMED_REQUEST", message)
