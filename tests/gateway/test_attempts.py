@@ -5,17 +5,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-<<<<<<< HEAD
-from gateway import faults
-from gateway.faults import Fault, status
-=======
 from gateway import refusals
+from gateway.behaviour import Fault
 from gateway.refusals import status
->>>>>>> abb34b4 (The test provider's behaviours in files of one idea: answers, being well, refusals, faults, streams)
 
 if TYPE_CHECKING:
     from gateway.chat_stack import ChatStack, World
-    from gateway.provider_server import Exchange
+    from gateway.provider_exchange import Exchange
 
 # What the provider gets
 
