@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway import refusals
-from gateway.behaviour import Fault
 from gateway.refusals import status
 
 if TYPE_CHECKING:
     from gateway.chat_stack import ChatStack, World
-    from gateway.provider_exchange import Exchange
 
 # What the provider gets
 
@@ -97,25 +95,6 @@ async def test_a_key_that_a_refusal_quotes_does_not_reach_the_client(chat: ChatS
     reply = await chat.ask(world)
     assert (reply.status, reply.error["code"]) == (400, "bad")
     assert reply.error["message"] == "bad request with [redacted] and again [redacted]"
-
-
-async def test_an_answer_in_one_piece_that_is_larger_than_what_is_held_ends_in_openais_shape(
-    chat: ChatStack, world: World
-) -> None:
-    async def act(exchange: Exchange) -> None:
-        await exchange.head(200)  # without its length
-        await exchange.body(b'{"choices":[{"message":{"content":"')
-        for _ in range(192):
-            await exchange.body(b"x" * 65536)
-        await exchange.body(b'"}}]}')
-        await exchange.end()
-
-    world.a.behave(Fault("larger than is held", "Answers with 12 MiB.", act))
-    reply = await chat.ask(world)
-    assert (reply.status, reply.headers["content-type"]) == (502, "application/json")
-    assert reply.error["code"] == "answer_not_passed_on"
-    [recorded] = await chat.recorded(world)
-    assert (recorded.at, recorded.succeeded) == ("A", False)
 
 
 # One provider with several models

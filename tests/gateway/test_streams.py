@@ -214,7 +214,7 @@ async def test_an_error_of_the_providers_own_is_the_last_word(chat: ChatStack, w
 async def test_an_endless_answer_in_one_piece_ends_in_an_error(chat: ChatStack, world: World) -> None:
     world.a.behave(faults.endless())
     reply = await chat.ask(world)
-    assert reply.status == 500
+    assert (reply.status, reply.error["code"]) == (502, "answer_not_passed_on")
     assert [each.failure for each in await chat.recorded(world)] == ["SERVER_ERROR"]
 
 
