@@ -101,7 +101,7 @@ def assert_nobody_is_hammered(world: World, row: Row) -> None:
     if row.is_silent:
         places = [each for each in times.values() if each]
         for before, after in pairwise(places):
-            assert after[0] - before[-1] >= SILENCE_S - 0.05  # by another clock
+            assert after[0] - before[-1] >= SILENCE_S - 0.25  # when it came is noted by a busy process
 
 
 def assert_nothing_leaks(world: World, reply: Reply) -> None:

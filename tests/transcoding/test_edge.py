@@ -30,7 +30,7 @@ class TestTokens:
             {"algorithm": "HS256"},
             {"exp": int(time.time()) - 60},
             {"exp": None},
-            {"nbf": int(time.time()) + 600},
+            {"nbf": int(time.time()) + 86_400},
             {"aud": "another"},
             {"aud": None},
             {"iss": "https://another.test"},
