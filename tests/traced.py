@@ -15,6 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from llmrouter.v2.routing_service_pb2 import RouteRequest, RouteResponse
 from llmrouter_server.runtime.auth import Caller, Role
+from llmrouter_server.runtime.grpc_server import make_server
 from llmrouter_server.runtime.interceptor import CallInterceptor
 
 if TYPE_CHECKING:
@@ -111,12 +112,12 @@ def collecting() -> Iterator[Collector]:
 async def traced_server(tracer: Tracer, answer: Answer, *, streams: bool = False) -> AsyncIterator[Any]:
     """Serve an RPC with traces; yields the channel, and has delivered all spans at the end."""
     await tracer.start()
-    interceptor = CallInterceptor(cast("Any", Verifier()), longest_s=PATIENCE_S, tracer=tracer)
-    server = grpc.aio.server(interceptors=[interceptor])
+    calls = CallInterceptor(cast("Any", Verifier()), longest_s=PATIENCE_S, tracer=tracer)
     kind = grpc.unary_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
     handler: Any = kind(answer, RouteRequest.FromString, RouteResponse.SerializeToString)
     _, service, name = ROUTE.split("/")
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {name: handler}),))
+    calls.add_registered_method_handlers(service, {name: handler})
+    server = make_server(calls, reuse_port=False)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

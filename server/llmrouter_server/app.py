@@ -81,8 +81,6 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from uuid import UUID
 
-    import grpc
-
     from llmrouter_server.config import Settings
     from llmrouter_server.gateway.clusters import Upstream
 
@@ -93,7 +91,7 @@ SPARE = timedelta(minutes=2)
 CLOSING_S = 15.0
 """How long a server may take to write and close what is left, after it has drained."""
 
-ADD_TO_SERVER: Mapping[str, Callable[[Any, grpc.aio.Server], None]] = {
+ADD_TO_SERVER: Mapping[str, Callable[[Any, Any], None]] = {
     "ProviderService": provider_service_pb2_grpc.add_ProviderServiceServicer_to_server,
     "HealthService": health_service_pb2_grpc.add_HealthServiceServicer_to_server,
     "ModelService": model_service_pb2_grpc.add_ModelServiceServicer_to_server,
@@ -157,9 +155,9 @@ async def _serve(settings: Settings) -> None:
             await part.start()
         server = grpc_server.make_server(interceptor, reuse_port=settings.reuse_port)
         for name, add in ADD_TO_SERVER.items():
-            add(services[name], server)
-        grpc_server.add_reflection(server, SERVICE_NAMES)
-        health = grpc_server.add_health(server, database, SERVICE_NAMES)
+            add(services[name], interceptor)
+        grpc_server.add_reflection(interceptor, SERVICE_NAMES)
+        health = grpc_server.add_health(interceptor, database, SERVICE_NAMES)
         gc.collect()
         gc.freeze()  # what is here now stays; the collector need not look at it again
         await grpc_server.run(server, health, settings, stop)

@@ -24,6 +24,7 @@ from llmrouter_server.catalog.service import ModelService, ProviderService
 from llmrouter_server.catalog.store import CatalogStore
 from llmrouter_server.runtime.auth import Caller, Role
 from llmrouter_server.runtime.database import Database
+from llmrouter_server.runtime.grpc_server import make_server
 from llmrouter_server.runtime.interceptor import CallInterceptor
 
 if TYPE_CHECKING:
@@ -77,11 +78,12 @@ async def open_house(database_url: str) -> AsyncIterator[House]:
     catalog = CatalogStore(database)
     refresh = Refresh(catalog)
     platform_keys = PlatformKeyStore(database, Cipher([Fernet.generate_key().decode()]))
-    server = grpc.aio.server(interceptors=[CallInterceptor(Tokens(), longest_s=30)])
+    calls: Any = CallInterceptor(Tokens(), longest_s=30)
     provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(
-        ProviderService(catalog, platform_keys, refresh, allow_private_endpoints=False), server
+        ProviderService(catalog, platform_keys, refresh, allow_private_endpoints=False), calls
     )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(catalog, refresh), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(catalog, refresh), calls)
+    server = make_server(calls, reuse_port=False)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

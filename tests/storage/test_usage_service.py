@@ -7,7 +7,7 @@ import csv
 import io
 import uuid
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import grpc
 import pytest
@@ -33,6 +33,7 @@ from llmrouter.v2.usage_service_pb2 import (
 )
 from llmrouter_server.runtime.auth import Caller, Role
 from llmrouter_server.runtime.fields import next_page_token
+from llmrouter_server.runtime.grpc_server import make_server
 from llmrouter_server.runtime.interceptor import CallInterceptor
 from llmrouter_server.usage import service as usage_service
 from llmrouter_server.usage.export import HEADER, INCOMPLETE
@@ -69,8 +70,9 @@ async def service(database: Database) -> AsyncIterator[Service]:
     store = usage_store(database)
     recorder = quiet_recorder(store)
     await recorder.start()
-    server = grpc.aio.server(interceptors=[CallInterceptor(cast("TokenVerifier", MadeUp()), longest_s=10)])
-    usage_service_pb2_grpc.add_UsageServiceServicer_to_server(UsageService(store, recorder, lambda: NOW), server)
+    calls: Any = CallInterceptor(cast("TokenVerifier", MadeUp()), longest_s=10)
+    usage_service_pb2_grpc.add_UsageServiceServicer_to_server(UsageService(store, recorder, lambda: NOW), calls)
+    server = make_server(calls, reuse_port=False)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

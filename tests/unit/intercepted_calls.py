@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection
 from llmrouter.v2.routing_service_pb2 import RouteRequest, RouteResponse
 from llmrouter_server import errors
 from llmrouter_server.runtime.auth import Caller, Role
+from llmrouter_server.runtime.grpc_server import make_server
 from llmrouter_server.runtime.interceptor import CallInterceptor
 from llmrouter_server.runtime.telemetry import JsonLines
 
@@ -77,13 +78,14 @@ class Outcome:
 
 @asynccontextmanager
 async def serving(answer: Answer, *, longest_s: float = PATIENCE_S) -> AsyncIterator[grpc.aio.Channel]:
-    server = grpc.aio.server(interceptors=[CallInterceptor(cast("Any", Verifier()), longest_s=longest_s)])
+    calls = CallInterceptor(cast("Any", Verifier()), longest_s=longest_s)
     handler = grpc.unary_unary_rpc_method_handler(answer, RouteRequest.FromString, RouteResponse.SerializeToString)
     for method in (ROUTE, LIST_PROVIDERS):
         _, service, name = method.split("/")
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {name: handler}),))
-    health_pb2_grpc.add_HealthServicer_to_server(health_aio.HealthServicer(), server)
-    reflection.enable_server_reflection((reflection.SERVICE_NAME,), server)
+        calls.add_registered_method_handlers(service, {name: handler})
+    health_pb2_grpc.add_HealthServicer_to_server(health_aio.HealthServicer(), cast("Any", calls))
+    reflection.enable_server_reflection((reflection.SERVICE_NAME,), cast("Any", calls))
+    server = make_server(calls, reuse_port=False)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -11,6 +11,7 @@ import pytest
 
 from llmrouter.v2.routing_service_pb2 import RouteRequest, RouteResponse
 from llmrouter_server.runtime import interceptor
+from llmrouter_server.runtime.grpc_server import make_server
 from llmrouter_server.runtime.interceptor import CallInterceptor
 from unit.intercepted_calls import (
     AS_USER,
@@ -50,10 +51,11 @@ def streaming(*parts: Any) -> Any:
 
 @asynccontextmanager
 async def streaming_server(answer: Any) -> AsyncIterator[grpc.aio.Channel]:
-    server = grpc.aio.server(interceptors=[CallInterceptor(cast("Any", Verifier()), longest_s=PATIENCE_S)])
+    calls = CallInterceptor(cast("Any", Verifier()), longest_s=PATIENCE_S)
     handler = grpc.unary_stream_rpc_method_handler(answer, RouteRequest.FromString, RouteResponse.SerializeToString)
     _, service, name = ROUTE.split("/")
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {name: handler}),))
+    calls.add_registered_method_handlers(service, {name: handler})
+    server = make_server(calls, reuse_port=False)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

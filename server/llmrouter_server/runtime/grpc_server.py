@@ -30,9 +30,8 @@ class StartError(Exception):
 
 
 def make_server(interceptor: CallInterceptor, *, reuse_port: bool) -> grpc.aio.Server:
-    """Make a server without services."""
-    return grpc.aio.server(
-        interceptors=[interceptor],
+    """Make a server of what was, or will be, added to the interceptor."""
+    server = grpc.aio.server(
         options=[
             ("grpc.so_reuseport", int(reuse_port)),
             ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
@@ -40,15 +39,17 @@ def make_server(interceptor: CallInterceptor, *, reuse_port: bool) -> grpc.aio.S
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ],
     )
+    server.add_generic_rpc_handlers((interceptor,))
+    return server
 
 
-def add_reflection(server: grpc.aio.Server, service_names: Sequence[str]) -> None:
+def add_reflection(server: CallInterceptor, service_names: Sequence[str]) -> None:
     """Let tools such as grpcurl ask what is served."""
     health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
     reflection.enable_server_reflection((*service_names, health, reflection.SERVICE_NAME), server)
 
 
-def add_health(server: grpc.aio.Server, database: Database, service_names: Sequence[str]) -> health_aio.HealthServicer:
+def add_health(server: CallInterceptor, database: Database, service_names: Sequence[str]) -> health_aio.HealthServicer:
     """Answer health checks, overall and for each service: serving while the database answers."""
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)

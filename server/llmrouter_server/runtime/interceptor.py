@@ -24,7 +24,7 @@ from llmrouter_server.runtime import telemetry
 from llmrouter_server.runtime.roles import METHOD_ROLES, OPEN_SERVICES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from llmrouter_server.runtime.auth import Caller, Role, TokenVerifier
     from llmrouter_server.runtime.tracing import Tracer
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("llmrouter_server.access")
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 DOMAIN = "llmrouter"
 SESSION_COOKIE = "session"
@@ -49,30 +50,33 @@ def current_caller() -> Caller:
     return _caller.get()
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps each RPC once, and remembers the wrapped handler."""
+class CallInterceptor(grpc.GenericRpcHandler):
+    """Wraps each RPC once, when it is added, and answers them all.
+
+    Services are added to it as to a server, by the generated functions, and it to the server as its only handler. So
+    no method is registered with grpc.aio, which looks at every registered one again for each call, and none of its
+    own interceptors stands in between.
+    """
 
     def __init__(self, verifier: TokenVerifier, *, longest_s: float, tracer: Tracer | None = None) -> None:
         self._verifier, self._longest_s, self._tracer = verifier, longest_s, tracer
-        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._handlers: dict[str, Handler] = {}
+        self._unknown: Handler = grpc.stream_stream_rpc_method_handler(self._no_such_rpc)
+        """It answers as a stream, which need not wait for a request."""
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
-        method = handler_call_details.method
-        if method in self._wrapped:
-            return self._wrapped[method]
-        handler = await continuation(handler_call_details)
-        if handler is None:  # answered as a stream, which need not wait for a request
-            return grpc.stream_stream_rpc_method_handler(self._no_such_rpc)
-        if method.split("/")[1] in OPEN_SERVICES:
-            return handler
-        self._wrapped[method] = self._wrap(method, handler)
-        return self._wrapped[method]
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Do nothing: what generated code adds here, it adds as registered methods too."""
 
-    def _wrap(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Add a service's RPCs, by their names. Those of OPEN_SERVICES are answered as they are."""
+        for name, handler in handlers.items():
+            method = f"/{service}/{name}"
+            self._handlers[method] = handler if service in OPEN_SERVICES else self._wrap(method, handler)
+
+    def service(self, details: grpc.HandlerCallDetails) -> Handler:
+        return self._handlers.get(details.method, self._unknown)
+
+    def _wrap(self, method: str, handler: Handler) -> Handler:
         """Return what answers the RPC, from bytes to bytes: what cannot be read or written is an error like others."""
         one: Callable[..., Any] | None = handler.unary_unary
         many: Callable[..., Any] | None = handler.unary_stream
