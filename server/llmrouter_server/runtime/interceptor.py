@@ -21,6 +21,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from llmrouter_server import errors
 from llmrouter_server.runtime import telemetry
+from llmrouter_server.runtime.call_lines import LOGGER, CallLine
 from llmrouter_server.runtime.roles import METHOD_ROLES, OPEN_SERVICES
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from llmrouter_server.runtime.auth import Caller, Role, TokenVerifier
     from llmrouter_server.runtime.tracing import Tracer
 
-log = logging.getLogger("llmrouter_server.access")
+log = logging.getLogger(LOGGER)
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -167,17 +168,12 @@ class CallRecord:
         telemetry.counter(telemetry.REQUESTS, self._method, code).inc()
         if self._span is not None:
             self._span.end(code, reason)
-        log.info(
-            "call",
-            extra={
-                "method": self._method,
-                "code": code,
-                "reason": reason,
-                "duration_ms": round(taken * 1000, 3),
-                "request_id": self.request_id,
-                "user_id": str(self.caller.user_id) if self.caller is not None else None,
-            },
-        )
+        if log.isEnabledFor(logging.INFO):
+            user_id = self.caller.user_id if self.caller is not None else None
+            line = CallLine(
+                self._method, code, reason=reason, seconds=taken, request_id=self.request_id, user_id=user_id
+            )
+            log.handle(line)
 
 
 def _time_left(context: Context, longest_s: float) -> float:

@@ -6,12 +6,13 @@ import functools
 import json
 import logging
 import os
-import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import prometheus_client
 from prometheus_client import multiprocess
+
+from llmrouter_server.runtime.call_lines import CallLine, Output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,6 +131,8 @@ class JsonLines(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
+        if isinstance(record, CallLine):
+            return record.to_json()
         line = {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
@@ -182,7 +185,7 @@ def _cut(text: str, limit: int) -> str:
 
 def configure_logging() -> None:
     """Send every log to standard output, as JSON lines."""
-    handler = logging.StreamHandler(sys.stdout)
+    handler = Output()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
