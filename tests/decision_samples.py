@@ -46,7 +46,7 @@ class House:
         log = DecisionLog(self.store)
         await log.start()
         for record, decision in decided:
-            log.add(record, decision.ranked)
+            log.add(record, decision)
         await log.stop()
         assert not [record for record, _ in decided if log.find(record.id)]
 

@@ -19,6 +19,7 @@ from llmrouter_server.routing.record import (
     outcome_to_json,
     record_from_row,
 )
+from llmrouter_server.routing.selection import Decision
 from property.routing_cases import TOKENS, catalogues, needs, weightings
 
 MODEL_IDS = [UUID(int=1000 + number) for number in range(8)]
@@ -53,8 +54,8 @@ def test_a_stored_decision_is_made_again_exactly(models: list, facts: Facts) -> 
         "id": record.id,
         "user_id": record.user_id,
         "snapshot_number": 7,
-        "facts": json.loads(facts_to_json(facts, decision.ranked)),
-        "outcome": json.loads(outcome_to_json(record)),
+        "facts": json.loads(facts_to_json(facts, decision)),
+        "outcome": json.loads(outcome_to_json(record, decision)),
     }
     read = record_from_row(row)
     again = read.facts.decide(models)
@@ -67,7 +68,7 @@ def test_a_stored_decision_is_made_again_exactly(models: list, facts: Facts) -> 
 
 @given(facts)
 def test_facts_from_before_the_gateway_are_read_as_those_of_a_request_that_named_no_model(facts: Facts) -> None:
-    written = json.loads(facts_to_json(facts, ()))
+    written = json.loads(facts_to_json(facts, Decision((), (), degraded=False)))
     for name in ("model_name", "allow_fallbacks", "without_credential"):
         del written[name]
     need = replace(facts.need, model_name=None, allow_fallbacks=False, without_credential=frozenset())

@@ -55,7 +55,7 @@ async def is_kept(house: House, record: DecisionRecord) -> bool:
 
 async def test_a_decision_is_found_while_it_waits_and_after_it_is_written(house: House, log: DecisionLog) -> None:
     record, decision = decided(await house.catalog.load_snapshot())
-    log.add(record, decision.ranked)
+    log.add(record, decision)
     assert log.find(record.id) == record
     await written(log, record.id)
     assert await house.store.find_decision(record.id) == record
@@ -66,7 +66,7 @@ async def test_those_that_wait_are_written_when_it_stops(house: House) -> None:
     await log.start()
     records = [decided(snapshot) for _ in range(2500)]
     for record, decision in records:
-        log.add(record, decision.ranked)
+        log.add(record, decision)
     await log.stop()
     for record, _ in records[::500]:
         assert await house.store.find_decision(record.id) == record
@@ -96,7 +96,7 @@ async def test_what_could_not_be_written_is_written_when_the_database_is_back(
     log = DecisionLog(away)
     await log.start()
     record, decision = decided(await house.catalog.load_snapshot())
-    log.add(record, decision.ranked)
+    log.add(record, decision)
     async with asyncio.timeout(PATIENCE_S):
         while away.tries < 3:
             await asyncio.sleep(0.01)
@@ -117,7 +117,7 @@ async def test_a_connection_that_breaks_in_the_middle_loses_none(house: House, m
         await log.start()
         records = [decided(snapshot) for _ in range(300)]
         for number, (record, decision) in enumerate(records):
-            log.add(record, decision.ranked)
+            log.add(record, decision)
             if number % 100 == 50:
                 await asyncio.sleep(decision_log.GATHER_S)  # it writes about now
                 proxy.hang_up()
@@ -141,7 +141,7 @@ async def test_what_was_written_though_the_answer_was_lost_is_no_trouble(
     log = DecisionLog(lossy)
     await log.start()
     record, decision = decided(await house.catalog.load_snapshot())
-    log.add(record, decision.ranked)
+    log.add(record, decision)
     async with asyncio.timeout(PATIENCE_S):
         while lossy.tries < 2:
             await asyncio.sleep(0.01)
@@ -161,7 +161,7 @@ async def test_when_too_many_wait_the_newest_are_dropped_and_counted_and_nobody_
     await log.start()
     records = [decided(snapshot) for _ in range(5)]
     for record, decision in records:
-        log.add(record, decision.ranked)
+        log.add(record, decision)
     assert [log.find(record.id) is not None for record, _ in records] == [True, True, False, False, False]
     assert dropped() == before + 3
     await log.stop()
@@ -180,7 +180,7 @@ async def test_it_stops_in_time_when_the_database_does_not_answer(
     log, before = DecisionLog(Hanging(house.database)), dropped()
     await log.start()
     record, decision = decided(await house.catalog.load_snapshot())
-    log.add(record, decision.ranked)
+    log.add(record, decision)
     stopping = asyncio.create_task(log.stop())
     done, _ = await asyncio.wait({stopping}, timeout=PATIENCE_S)
     assert done
@@ -204,13 +204,13 @@ async def test_one_that_cannot_be_written_takes_no_other_with_it(
     bad = unwritable(good[7][0], task_type)
     records = [record if number != 7 else bad for number, (record, _) in enumerate(good)]
     for record, (_, decision) in zip(records, good, strict=True):
-        log.add(record, decision.ranked)
+        log.add(record, decision)
     for record in records:
         await written(log, record.id)
     assert [await is_kept(house, record) for record in records] == [number != 7 for number in range(20)]
     assert dropped() == before + 1
     later, decision = decided(snapshot)
-    log.add(later, decision.ranked)
+    log.add(later, decision)
     await written(log, later.id)
     assert await is_kept(house, later)
 
@@ -232,7 +232,7 @@ async def test_a_new_day_begins_without_anybody_having_made_its_partition(house:
     midnight = datetime(2031, 1, 1, tzinfo=UTC)
     records = [decided(snapshot, at=midnight + timedelta(milliseconds=each)) for each in (-1, 0, 1)]
     for record, decision in records:
-        log.add(record, decision.ranked)
+        log.add(record, decision)
     await written(log, records[-1][0].id)
     assert [await is_kept(house, record) for record, _ in records] == [True] * 3
 
@@ -241,7 +241,7 @@ async def test_a_partition_that_has_gone_is_made_again(house: House, log: Decisi
     snapshot, at = await house.catalog.load_snapshot(), datetime(2032, 5, 6, 7, tzinfo=UTC)
     for _ in range(2):
         record, decision = decided(snapshot, at=at)
-        log.add(record, decision.ranked)
+        log.add(record, decision)
         await written(log, record.id)
         assert await is_kept(house, record)
         await house.execute("drop table llm_decisions_2032_05_06")

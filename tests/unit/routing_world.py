@@ -73,7 +73,7 @@ class World:
         self.probes_left -= 1
         return self.probes_left >= 0
 
-    def add(self, record: DecisionRecord, _ranked: object) -> None:
+    def add(self, record: DecisionRecord, _decision: object) -> None:
         self.kept.append(record)
 
     def router(self) -> Router:

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from llmrouter_server.routing.record import DecisionRecord
-    from llmrouter_server.routing.scoring import Scored
+    from llmrouter_server.routing.selection import Decision
     from llmrouter_server.routing.store import RoutingStore
 
-    Waiting: TypeAlias = tuple[DecisionRecord, Sequence[Scored], float]
-    """A decision, its candidates, and since when it waits."""
+    Waiting: TypeAlias = tuple[DecisionRecord, Decision, float]
+    """A decision's record, the decision, and since when it waits."""
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +66,12 @@ class DecisionLog:
             log.warning("decisions could not be kept", extra={"count": len(self._waiting)})
             self._dropped.inc(len(self._waiting))
 
-    def add(self, record: DecisionRecord, ranked: Sequence[Scored]) -> None:
+    def add(self, record: DecisionRecord, decision: Decision) -> None:
         """Take a decision. When too many wait, because the database is away, it is dropped and counted."""
         if len(self._waiting) >= MAX_WAITING:
             self._dropped.inc()
             return
-        self._waiting[record.id] = record, ranked, time.perf_counter()
+        self._waiting[record.id] = record, decision, time.perf_counter()
         self._wake.set()
 
     def find(self, decision_id: UUID) -> DecisionRecord | None:
@@ -127,10 +127,10 @@ class DecisionLog:
                 record.decided_at,
                 record.user_id,
                 record.snapshot_number,
-                facts_to_json(record.facts, ranked),
-                outcome_to_json(record),
+                facts_to_json(record.facts, decision),
+                outcome_to_json(record, decision),
             )
-            for record, ranked, _ in batch
+            for record, decision, _ in batch
         )
         await self._store.write_decisions(list(zip(*rows, strict=True)), days - self._known_days)
         self._known_days |= days

@@ -11,13 +11,15 @@ from uuid import UUID
 
 from llmrouter_server.catalog.snapshot import PowerLevel
 from llmrouter_server.routing.eligibility import Need
-from llmrouter_server.routing.scoring import Scored, Tokens, Weights
+from llmrouter_server.routing.scoring import Tokens, Weights
 from llmrouter_server.routing.selection import Decision, decide
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from llmrouter_server.catalog.snapshot import CatalogModel
+
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_MILLISECONDS = 253_402_300_799_000
@@ -76,9 +78,12 @@ class DecisionRecord:
 
 def choices_of(decision: Decision, fallback_count: int) -> tuple[Choice, ...]:
     """Return what is answered of a decision."""
-    return tuple(
-        Choice(each.model.model_id, each.composite, each.cost, each.latency, each.quality)
-        for each in decision.ranked[: 1 + fallback_count]
+    return decision.once(
+        ("choices", fallback_count),
+        lambda: tuple(
+            Choice(each.model.model_id, each.composite, each.cost, each.latency, each.quality)
+            for each in decision.ranked[: 1 + fallback_count]
+        ),
     )
 
 
@@ -87,11 +92,22 @@ def moment_of(decision_id: UUID) -> datetime:
     return EPOCH + timedelta(milliseconds=min(decision_id.int >> 80, MAX_MILLISECONDS))
 
 
-def facts_to_json(facts: Facts, ranked: Iterable[Scored]) -> str:
-    """Write facts. Of the live latencies only the candidates' are kept: no other can change the decision."""
-    need = facts.need
-    live = facts.live_latencies
-    return json.dumps(
+def facts_to_json(facts: Facts, decision: Decision) -> str:
+    """Write the facts of a decision: those it was made from, which are written once, and the others."""
+    others = {
+        "strategy": facts.strategy,
+        "fallback_count": facts.fallback_count,
+        "task_type": facts.task_type,
+        "budget_usd": str(facts.budget_usd) if facts.budget_usd is not None else None,
+        "spent_usd": str(facts.spent_usd),
+    }
+    return decision.once("facts", lambda: _decisive_to_json(facts, decision))[:-1] + "," + _to_json(others)[1:]
+
+
+def _decisive_to_json(facts: Facts, decision: Decision) -> str:
+    """Of the live latencies only the candidates' are kept: no other can change the decision."""
+    need, live = facts.need, facts.live_latencies
+    return _to_json(
         {
             "power_level": need.power_level.name,
             "keyed_providers": sorted(map(str, need.keyed_providers)),
@@ -105,16 +121,10 @@ def facts_to_json(facts: Facts, ranked: Iterable[Scored]) -> str:
             "without_credential": sorted(map(str, need.without_credential)),
             "weights": [facts.weights.cost, facts.weights.latency, facts.weights.quality],
             "tokens": [facts.tokens.input, facts.tokens.output],
-            "strategy": facts.strategy,
-            "fallback_count": facts.fallback_count,
-            "task_type": facts.task_type,
             "live_latencies": {
-                str(each.model.model_id): each.latency_ms for each in ranked if each.model.model_id in live
+                str(each.model.model_id): each.latency_ms for each in decision.ranked if each.model.model_id in live
             },
-            "budget_usd": str(facts.budget_usd) if facts.budget_usd is not None else None,
-            "spent_usd": str(facts.spent_usd),
-        },
-        separators=(",", ":"),
+        }
     )
 
 
@@ -147,10 +157,14 @@ def facts_from_json(value: Mapping[str, Any]) -> Facts:
     )
 
 
-def outcome_to_json(record: DecisionRecord) -> str:
+def outcome_to_json(record: DecisionRecord, decision: Decision) -> str:
     """Write what was answered; floats are written so that they are read back exactly."""
+    return decision.once(("outcome", record.facts.fallback_count), lambda: _outcome_to_json(record))
+
+
+def _outcome_to_json(record: DecisionRecord) -> str:
     choices = [[str(each.model_id), each.composite, each.cost, each.latency, each.quality] for each in record.choices]
-    return json.dumps({"choices": choices, "degraded": record.degraded}, separators=(",", ":"))
+    return _to_json({"choices": choices, "degraded": record.degraded})
 
 
 def record_from_row(row: Mapping[str, Any]) -> DecisionRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ import uuid_utils.compat as uuid_utils
 
 from llmrouter_server import errors
 from llmrouter_server.catalog.snapshot import PowerLevel
+from llmrouter_server.routing.decisions import Decisions
 from llmrouter_server.routing.eligibility import Need, select_eligible
 from llmrouter_server.routing.payment import find_keys, find_unpayable
 from llmrouter_server.routing.record import DecisionRecord, Facts, choices_of
@@ -19,9 +21,11 @@ from llmrouter_server.routing.state import NO_KEYS, NOBODY
 from llmrouter_server.runtime import telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
     from uuid import UUID
+
+    import prometheus_client
 
     from llmrouter_server.byok.live_keys import KeptKey, PlatformKeys
     from llmrouter_server.byok.store import SealedKey
@@ -107,7 +111,7 @@ class Router:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._catalog, self._users, self._health, self._log, self._now = catalog, users, health, log, now
-        self._platform_keys = platform_keys
+        self._platform_keys, self._decisions = platform_keys, Decisions()
 
     async def route(self, asked: Asked) -> Routed:
         """Decide, and have the decision kept. NO_ELIGIBLE_MODEL; BUDGET_EXCEEDED."""
@@ -127,7 +131,7 @@ class Router:
             choices=choices_of(decision, asked.fallback_count),
             degraded=decision.degraded,
         )
-        self._log.add(record, decision.ranked)
+        self._log.add(record, decision)
         if not asked.needs_credential:
             return Routed(decision, record)
         models = (scored.model for scored in decision.ranked)
@@ -177,7 +181,7 @@ class Router:
             free_only=is_downgraded,
             capabilities=asked.capabilities,
             context_tokens=asked.context_tokens,
-            unhealthy_providers=view.unhealthy,
+            unhealthy_providers=frozenset(view.unhealthy),
             model_name=asked.model_name,
             allow_fallbacks=asked.allow_fallbacks and bool(named),  # nothing stands in for what is not there
             without_credential=(
@@ -200,11 +204,11 @@ class Router:
 
     def _decide(self, snapshot: Snapshot, facts: Facts, view: HealthView) -> tuple[Facts, Decision]:
         """Decide. An unhealthy provider whose probe is due may be a fallback, and once the primary: the probe."""
-        decision = facts.decide(snapshot.models)
+        decision = self._decisions.decide(snapshot, facts)
         due = set(view.probe_due)
         while due and not decision.degraded:
-            probing = replace(facts, need=replace(facts.need, unhealthy_providers=view.unhealthy - due))
-            tried = probing.decide(snapshot.models)
+            probing = replace(facts, need=replace(facts.need, unhealthy_providers=facts.need.unhealthy_providers - due))
+            tried = self._decisions.decide(snapshot, probing)
             if not tried.ranked:
                 break
             primary = tried.ranked[0].model.provider_id
@@ -222,6 +226,7 @@ def _by_value(level: PowerLevel) -> int:
     return level.value
 
 
+@functools.lru_cache(maxsize=1024)
 def _weights(config: RoutingConfig) -> Weights:
     own = Weights(config.cost_weight, config.latency_weight, config.quality_weight)
     return PRESETS.get(config.strategy, own)
@@ -233,8 +238,8 @@ def _seconds_to_next_month(now: datetime) -> int:
 
 
 def _count(decision: Decision, facts: Facts) -> None:
-    for reason, number in Counter(reason for _, reason in decision.excluded).items():
-        telemetry.counter(telemetry.EXCLUSIONS, reason.value).inc(number)
+    for excluded, number in decision.once("exclusions", lambda: _exclusions(decision)):
+        excluded.inc(number)
     if decision.ranked:
         model = decision.ranked[0].model
         telemetry.counter(telemetry.DECISIONS, model.provider_name, model.model_name, model.power_level.name).inc()
@@ -242,3 +247,8 @@ def _count(decision: Decision, facts: Facts) -> None:
         telemetry.counter(telemetry.DECISIONS_FLAGGED, "degraded").inc()
     if facts.need.free_only:
         telemetry.counter(telemetry.DECISIONS_FLAGGED, "downgraded").inc()
+
+
+def _exclusions(decision: Decision) -> Sequence[tuple[prometheus_client.Counter, int]]:
+    numbers = Counter(reason for _, reason in decision.excluded)
+    return [(telemetry.counter(telemetry.EXCLUSIONS, reason.value), number) for reason, number in numbers.items()]

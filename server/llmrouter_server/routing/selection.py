@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmrouter_server.routing.eligibility import Exclusion, Need, select_eligible
 from llmrouter_server.routing.scoring import NO_LIVE_LATENCIES, ONE_MILLION_EACH, Scored, Tokens, Weights, score
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Mapping
     from uuid import UUID
 
     from llmrouter_server.catalog.snapshot import CatalogModel
 
+
+T = TypeVar("T")
 
 SAME_SCORE_DIGITS = 12
 """Composites that agree to so many decimals are equal: what is left is the rounding of floating-point sums."""
@@ -26,6 +28,17 @@ class Decision:
     ranked: tuple[Scored, ...]
     excluded: tuple[tuple[CatalogModel, Exclusion], ...]
     degraded: bool
+    _made: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def once(self, name: Hashable, make: Callable[[], T]) -> T:
+        """Return what is made of the decision under this name, made when it is first asked for.
+
+        Calls that ask for the same share a decision, and so what is made of it: see Decisions.
+        """
+        made: T | None = self._made.get(name)
+        if made is None:
+            made = self._made[name] = make()
+        return made
 
 
 def decide(

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from llmrouter_server.catalog.store import CatalogStore
     from llmrouter_server.routing.log import DecisionLog
+    from llmrouter_server.routing.record import DecisionRecord
     from llmrouter_server.routing.router import Routed, Router
+    from llmrouter_server.routing.selection import Decision
     from llmrouter_server.routing.store import RoutingStore
     from llmrouter_server.runtime.interceptor import Context
 
@@ -81,17 +83,23 @@ def _asked(user_id: UUID, request: routing_service_pb2.RouteRequest) -> Asked:
 
 def _response(routed: Routed) -> routing_service_pb2.RouteResponse:
     record, decision = routed.record, routed.decision
+    written = decision.once(("answer", record.facts.fallback_count), lambda: _without_id(record, decision))
+    response = routing_service_pb2.RouteResponse(decision_id=str(record.id))
+    response.MergeFromString(written)
+    return response
+
+
+def _without_id(record: DecisionRecord, decision: Decision) -> bytes:
     primary, *fallbacks = (_scored(scored) for scored in decision.ranked[: 1 + record.facts.fallback_count])
     return routing_service_pb2.RouteResponse(
         primary=primary,
         fallbacks=fallbacks,
         total_options=1 + len(fallbacks),
-        decision_id=str(record.id),
         catalog_snapshot=record.snapshot_number,
         power_level=power_level_message(record.facts.need.power_level),
         degraded=decision.degraded,
         downgraded=record.facts.need.free_only,
-    )
+    ).SerializeToString()
 
 
 def _scored(scored: Scored) -> routing_service_pb2.ScoredModel:

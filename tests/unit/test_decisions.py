@@ -1,0 +1,78 @@
+"""Decisions that are kept: never another one than would be made, and only so many."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+
+from llmrouter_server.catalog.snapshot import PowerLevel, Snapshot
+from llmrouter_server.routing import decisions as kept
+from llmrouter_server.routing.decisions import Decisions
+from llmrouter_server.routing.eligibility import Need
+from llmrouter_server.routing.record import Facts, facts_to_json
+from llmrouter_server.routing.scoring import ONE_MILLION_EACH, Tokens, Weights
+from unit.routing_world import GROQ, LOCAL
+from unit.seed_catalog import MODELS
+
+SNAPSHOT = Snapshot(7, tuple(MODELS))
+FACTS = Facts(Need(PowerLevel.ECO, frozenset({GROQ})), Weights(), ONE_MILLION_EACH, "balanced", 3)
+OTHERS = [
+    replace(FACTS, need=replace(FACTS.need, power_level=PowerLevel.PRECISION)),
+    replace(FACTS, need=replace(FACTS.need, keyed_providers=frozenset())),
+    replace(FACTS, need=replace(FACTS.need, unhealthy_providers=frozenset({LOCAL}))),
+    replace(FACTS, need=replace(FACTS.need, free_only=True)),
+    replace(FACTS, weights=Weights(1, 0, 0)),
+    replace(FACTS, tokens=Tokens(1, 2)),
+]
+
+
+def test_the_same_facts_are_weighed_once_whoever_asks() -> None:
+    decisions = Decisions()
+    made = decisions.decide(SNAPSHOT, FACTS)
+    again = replace(FACTS, need=replace(FACTS.need, keyed_providers=frozenset({GROQ})), task_type="code")
+    assert decisions.decide(SNAPSHOT, again) is made
+    assert made == FACTS.decide(MODELS)
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_other_facts_are_weighed_for_themselves(other: Facts) -> None:
+    decisions = Decisions()
+    assert decisions.decide(SNAPSHOT, FACTS) == FACTS.decide(MODELS)
+    assert decisions.decide(SNAPSHOT, other) == other.decide(MODELS)
+    assert facts_to_json(other, decisions.decide(SNAPSHOT, other)) != facts_to_json(
+        FACTS, decisions.decide(SNAPSHOT, FACTS)
+    )
+
+
+def test_a_new_catalogue_is_looked_at_anew() -> None:
+    decisions = Decisions()
+    primary = decisions.decide(SNAPSHOT, FACTS).ranked[0].model
+    without = Snapshot(8, tuple(replace(model, model_enabled=model is not primary) for model in MODELS))
+    assert decisions.decide(without, FACTS) == FACTS.decide(without.models)
+    assert decisions.decide(without, FACTS).ranked[0].model.model_id != primary.model_id
+
+
+def test_new_latencies_are_looked_at_anew() -> None:
+    decisions = Decisions()
+    primary = decisions.decide(SNAPSHOT, FACTS).ranked[0].model.model_id
+    slow = replace(FACTS, live_latencies={primary: 60_000})
+    assert decisions.decide(SNAPSHOT, slow) == slow.decide(MODELS)
+    assert decisions.decide(SNAPSHOT, slow).ranked[0].model.model_id != primary
+
+
+def test_only_so_many_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "MOST_VERDICTS", 3 * len(MODELS))
+    decisions = Decisions()
+    made = {tokens: decisions.decide(SNAPSHOT, replace(FACTS, tokens=Tokens(tokens))) for tokens in (1, 2, 3, 4)}
+    assert decisions.decide(SNAPSHOT, replace(FACTS, tokens=Tokens(4))) is made[4]
+    assert decisions.decide(SNAPSHOT, replace(FACTS, tokens=Tokens(1))) is not made[1]
+    assert decisions.decide(SNAPSHOT, replace(FACTS, tokens=Tokens(1))) == made[1]
+
+
+def test_what_is_made_of_a_decision_is_made_once() -> None:
+    decision, made = FACTS.decide(MODELS), []
+    for _ in range(2):
+        assert decision.once("a", lambda: made.append(UUID(int=1)) or "answer") == "answer"
+    assert len(made) == 1
