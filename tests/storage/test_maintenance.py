@@ -88,6 +88,23 @@ async def test_stopped_in_the_middle_it_leaves_the_work_to_others(database: Data
     assert (stopped.done, other.done) == ([], ["first", "second"])
 
 
+async def test_a_lock_that_cannot_be_given_back_goes_with_its_connection(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck, other = Jobs(), Jobs()
+    monkeypatch.setattr(maintenance_room, "UNLOCK", "select what_there_is_not($1)")
+    with pytest.raises(asyncpg.UndefinedFunctionError):
+        await Maintenance(database, stuck.mapping).run_once()
+    monkeypatch.undo()
+    elsewhere = Database(database._url, min_size=1, max_size=2)
+    await elsewhere.start()
+    try:
+        await Maintenance(elsewhere, other.mapping).run_once()
+    finally:
+        await elsewhere.stop()
+    assert other.done == ["first", "second"]
+
+
 async def test_without_a_database_nothing_is_done() -> None:
     away = Database("postgresql://nobody@127.0.0.1:1/nothing", min_size=1, max_size=1)
     jobs = Jobs()

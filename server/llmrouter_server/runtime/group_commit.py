@@ -6,11 +6,11 @@ Whoever waits while one batch is written goes into the next: no timer, no added 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Generic, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from llmrouter_server import errors
 from llmrouter_server.runtime import telemetry
@@ -24,11 +24,22 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+@dataclass(slots=True)
+class _Waiting(Generic[Item]):
+    """Items that came together, and the future of their outcomes; of one that came alone, of its outcome."""
+
+    items: Sequence[Item]
+    stored: asyncio.Future[Any]
+    is_alone: bool
+    since: float
+
+
 class GroupCommit(Generic[Item, Result]):
     """Owns the one task that writes.
 
     `write` stores a batch, all or nothing, and returns one outcome for each item: a result, or an error for that item
-    alone. When it raises something unexpected, each item of the batch is tried alone.
+    alone. When it raises something unexpected, each item of the batch is tried alone. Items that came together are
+    written together: a batch ends with those that make it `max_batch` or more.
     """
 
     def __init__(
@@ -40,7 +51,9 @@ class GroupCommit(Generic[Item, Result]):
         max_waiting: int = 10_000,
     ) -> None:
         self._name, self._store, self._max_batch, self._max_waiting = name, write, max_batch, max_waiting
-        self._waiting: deque[tuple[Item, asyncio.Future[Result], float]] = deque()
+        self._waiting: deque[_Waiting[Item]] = deque()
+        self._items = 0
+        """How many wait."""
         self._wake = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
         self._stopping = False
@@ -64,47 +77,72 @@ class GroupCommit(Generic[Item, Result]):
 
     def enqueue(self, item: Item) -> asyncio.Future[Result]:
         """Take an item, and return the future of its outcome; UNAVAILABLE when too many wait."""
-        if self._stopping or len(self._waiting) >= self._max_waiting:
-            raise errors.unavailable()
         stored: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, stored, time.perf_counter()))
-        self._wake.set()
+        self._take((item,), stored, is_alone=True)
         return stored
+
+    async def add_all(self, items: Sequence[Item]) -> Sequence[Result | Exception]:
+        """Return when the items are stored, with the outcome of each. UNAVAILABLE: no room for all of them."""
+        if not items:
+            return []
+        stored: asyncio.Future[Sequence[Result | Exception]] = asyncio.get_running_loop().create_future()
+        self._take(items, stored, is_alone=False)
+        return await stored
+
+    def _take(self, items: Sequence[Item], stored: asyncio.Future[Any], *, is_alone: bool) -> None:
+        if self._stopping or self._items + len(items) > self._max_waiting:
+            raise errors.unavailable()
+        self._waiting.append(_Waiting(items, stored, is_alone, time.perf_counter()))
+        self._items += len(items)
+        self._wake.set()
 
     async def _write(self) -> None:
         while self._waiting or not self._stopping:
             await self._wake.wait()
-            taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._max_batch))]
-            # Who hung up while waiting is left out: nobody would learn that it was stored.
-            batch = [each for each in taken if not each[1].done()]
+            batch = self._next_batch()
             if batch:
-                self._batch_size.observe(len(batch))
-                self._queue_seconds.observe(time.perf_counter() - batch[0][2])
-                await self._store_batch([(item, stored) for item, stored, _ in batch])
+                self._batch_size.observe(sum(len(each.items) for each in batch))
+                self._queue_seconds.observe(time.perf_counter() - batch[0].since)
+                await self._store_batch(batch)
             if not self._waiting and not self._stopping:
                 self._wake.clear()
 
-    async def _store_batch(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+    def _next_batch(self) -> list[_Waiting[Item]]:
+        batch: list[_Waiting[Item]] = []
+        size = 0
+        while self._waiting and size < self._max_batch:
+            each = self._waiting.popleft()
+            self._items -= len(each.items)
+            if not each.stored.done():  # who hung up while waiting is left out: nobody would learn that it was stored
+                batch.append(each)
+                size += len(each.items)
+        return batch
+
+    async def _store_batch(self, batch: list[_Waiting[Item]]) -> None:
+        outcomes = await self._outcomes([item for each in batch for item in each.items])
+        begin = 0
+        for each in batch:
+            end = begin + len(each.items)
+            if not each.stored.done():  # else the caller hung up meanwhile
+                _settle(each, outcomes[begin:end])
+            begin = end
+
+    async def _outcomes(self, items: Sequence[Item]) -> Sequence[Result | Exception]:
         try:
-            outcomes = await self._store([item for item, _ in batch])
+            return await self._store(items)
         except errors.DomainError as error:
-            for _, stored in batch:
-                _settle(stored, error)
+            return [error] * len(items)
         except Exception as error:
-            if len(batch) > 1:  # one bad item must not take its neighbours with it
-                for each in batch:
-                    await self._store_batch([each])
-                return
+            if len(items) > 1:  # one bad item must not take its neighbours with it
+                return [outcome for item in items for outcome in await self._outcomes([item])]
             log.exception("an item could not be stored", extra={"queue": self._name})
-            _settle(batch[0][1], error)
-        else:
-            for (_, stored), outcome in zip(batch, outcomes, strict=True):
-                _settle(stored, outcome)
+            return [error]
 
 
-def _settle(stored: asyncio.Future[Result], outcome: Result | Exception) -> None:
-    with contextlib.suppress(asyncio.InvalidStateError):  # the caller hung up meanwhile
-        if isinstance(outcome, Exception):
-            stored.set_exception(outcome)
-        else:
-            stored.set_result(outcome)
+def _settle(waiting: _Waiting[Item], outcomes: Sequence[Result | Exception]) -> None:
+    if not waiting.is_alone:
+        waiting.stored.set_result(outcomes)
+    elif isinstance(outcomes[0], Exception):
+        waiting.stored.set_exception(outcomes[0])
+    else:
+        waiting.stored.set_result(outcomes[0])

@@ -12,7 +12,7 @@ import contextlib
 import logging
 from collections import deque
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmrouter_server import errors
 
@@ -73,11 +73,7 @@ class Maintenance:
                 else:
                     log.error("no maintenance: the clocks here and of the database differ by more than a day")
             finally:
-                try:
-                    await connection.execute(UNLOCK, LOCK_ID)
-                except BaseException:
-                    connection.terminate()  # the lock goes with the session, which the pool would lend to others
-                    raise
+                await _unlock(connection)
 
     async def _run_jobs(self) -> None:
         for _ in range(len(self._jobs)):
@@ -102,3 +98,12 @@ class Maintenance:
                 log.exception("maintenance failed")
             if not self._is_stopping:
                 await asyncio.sleep(INTERVAL_S)
+
+
+async def _unlock(connection: Any) -> None:  # noqa: ANN401 - asyncpg has no types
+    """Give the lock back; when that cannot be, with the connection: the session would keep it."""
+    try:
+        await connection.execute(UNLOCK, LOCK_ID)
+    except BaseException:
+        connection.terminate()
+        raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -52,16 +51,8 @@ class UsageRecorder:
 
         Raises UNAVAILABLE when any could not be stored; some of the others may be.
         """
-        waiting: list[asyncio.Future[Receipt]] = []
-        try:
-            for report in reports:
-                waiting.append(self._commits.enqueue(report))  # noqa: PERF401 - those taken before a refusal count
-        except errors.DomainError:
-            for stored in waiting:
-                stored.cancel()
-            raise
         outcomes: list[Receipt | errors.DomainError] = []
-        for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+        for outcome in await self._commits.add_all(reports):
             if isinstance(outcome, Receipt) or (isinstance(outcome, errors.DomainError) and outcome.reason == REFUSAL):
                 outcomes.append(outcome)
             else:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeAlias, cast
 from uuid import UUID
 
-import uuid_utils.compat as uuid_utils
+import uuid_utils
+from asyncpg.pgproto import pgproto
 
 from llmrouter.v2 import usage_pb2
 from llmrouter_server import errors
@@ -63,7 +64,7 @@ def read_report(request: usage_service_pb2.RecordUsageRequest, now: datetime) ->
         fields.wrong("payer", "must be PAYER_USER_KEY or PAYER_PLATFORM")
     status = _status(fields, request.status)
     report = Report(
-        usage_id=uuid_utils.uuid7(),
+        usage_id=pgproto.UUID(uuid_utils.uuid7().bytes),
         user_id=fields.uuid("user_id", request.user_id),
         request_id=request.request_id,
         model_id=fields.uuid("model_id", request.model_id),

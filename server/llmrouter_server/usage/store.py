@@ -10,7 +10,7 @@ from uuid import UUID
 from llmrouter_server import errors
 from llmrouter_server.usage.period import month_of
 from llmrouter_server.usage.record import PLATFORM, USER_KEY, PricedModel, Receipt, StoredRecord, priced
-from llmrouter_server.usage.rollup import Sum, UsageSum, daily_sums, hourly_sums, monthly_costs
+from llmrouter_server.usage.rollup import Sum, UsageSum, monthly_costs
 from llmrouter_server.usage.rows import columns, record_row
 from llmrouter_server.usage.settlement import settlements
 
@@ -36,6 +36,7 @@ where k.is_active"""
 CLAIM_REQUESTS = """
 insert into llm_usage_requests (user_id, request_id, usage_id, cost_usd)
 select * from unnest($1::uuid[], $2::text[], $3::uuid[], $4::numeric[])
+order by 1, 2, 3 -- one order for all who lock; of the same id twice in a batch, the first
 on conflict (user_id, request_id) do nothing
 returning usage_id"""
 
@@ -45,44 +46,54 @@ inner join unnest($1::uuid[], $2::text[]) as asked (user_id, request_id) using (
 
 ENSURE_PARTITION = "select llm_usage_ensure_partition($1)"
 
+# A batch with its sums, which are taken of what is stored. Every writer runs this one plan and so locks in one order:
+# hours by key, and then, since nothing reads what `days` returns and Postgres leaves it for last, days by key.
 INSERT_RECORDS = """
-insert into llm_usage_logs (
-    id, user_id, provider_id, model_id, request_id, decision_id, power_level, payer, input_tokens, output_tokens,
-    cost_usd, latency_ms, status, failure, error_message, created_at, cached_tokens, reasoning_tokens, is_estimated
+with recorded as (
+    insert into llm_usage_logs (
+        id, user_id, provider_id, model_id, request_id, decision_id, power_level, payer, input_tokens, output_tokens,
+        cost_usd, latency_ms, status, failure, error_message, created_at, cached_tokens, reasoning_tokens, is_estimated
+    )
+    select * from unnest(
+        $1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::uuid[], $7::text[], $8::text[], $9::bigint[],
+        $10::bigint[], $11::numeric[], $12::bigint[], $13::text[], $14::text[], $15::text[], $16::timestamptz[],
+        $17::bigint[], $18::bigint[], $19::boolean[]
+    )
+    returning user_id, created_at, provider_id, model_id, power_level, payer, status = 'success' as succeeded,
+        input_tokens, output_tokens, cost_usd, latency_ms
+),
+days as (
+    insert into llm_usage_daily as d (
+        user_id, day, provider_id, model_id, power_level, payer, requests, failed_requests, input_tokens,
+        output_tokens, cost_usd, latency_ms_sum, latency_count
+    )
+    select user_id, (created_at at time zone 'UTC')::date as day, provider_id, model_id, power_level, payer,
+        count(*) filter (where succeeded), count(*) filter (where not succeeded),
+        sum(input_tokens), sum(output_tokens), sum(cost_usd),
+        coalesce(sum(latency_ms) filter (where succeeded), 0), count(latency_ms) filter (where succeeded)
+    from recorded
+    group by user_id, day, provider_id, model_id, power_level, payer
+    order by user_id, day, provider_id, model_id, power_level, payer
+    on conflict (user_id, day, model_id, power_level, payer) do update set
+        requests = d.requests + excluded.requests,
+        failed_requests = d.failed_requests + excluded.failed_requests,
+        input_tokens = d.input_tokens + excluded.input_tokens,
+        output_tokens = d.output_tokens + excluded.output_tokens,
+        cost_usd = d.cost_usd + excluded.cost_usd,
+        latency_ms_sum = d.latency_ms_sum + excluded.latency_ms_sum,
+        latency_count = d.latency_count + excluded.latency_count
 )
-select * from unnest(
-    $1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::uuid[], $7::text[], $8::text[], $9::bigint[],
-    $10::bigint[], $11::numeric[], $12::bigint[], $13::text[], $14::text[], $15::text[], $16::timestamptz[],
-    $17::bigint[], $18::bigint[], $19::boolean[]
-)"""
-
-UPSERT_DAILY = """
-insert into llm_usage_daily as d (
-    user_id, day, provider_id, model_id, power_level, payer, requests, failed_requests, input_tokens, output_tokens,
-    cost_usd, latency_ms_sum, latency_count
-)
-select * from unnest(
-    $1::uuid[], $2::date[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::bigint[],
-    $10::bigint[], $11::numeric[], $12::bigint[], $13::bigint[]
-)
-on conflict (user_id, day, model_id, power_level, payer) do update set
-    requests = d.requests + excluded.requests,
-    failed_requests = d.failed_requests + excluded.failed_requests,
-    input_tokens = d.input_tokens + excluded.input_tokens,
-    output_tokens = d.output_tokens + excluded.output_tokens,
-    cost_usd = d.cost_usd + excluded.cost_usd,
-    latency_ms_sum = d.latency_ms_sum + excluded.latency_ms_sum,
-    latency_count = d.latency_count + excluded.latency_count"""
-
-UPSERT_HOURLY = """
 insert into llm_usage_hourly as h (
     user_id, hour, provider_id, model_id, power_level, requests, failed_requests, input_tokens, output_tokens,
     cost_usd, latency_ms_sum, latency_count
 )
-select * from unnest(
-    $1::uuid[], $2::timestamptz[], $3::uuid[], $4::uuid[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[],
-    $9::bigint[], $10::numeric[], $11::bigint[], $12::bigint[]
-)
+select user_id, date_trunc('hour', created_at, 'UTC') as hour, provider_id, model_id, power_level,
+    count(*) filter (where succeeded), count(*) filter (where not succeeded),
+    sum(input_tokens), sum(output_tokens), sum(cost_usd),
+    coalesce(sum(latency_ms) filter (where succeeded), 0), count(latency_ms) filter (where succeeded)
+from recorded
+group by user_id, hour, provider_id, model_id, power_level
+order by user_id, hour, provider_id, model_id, power_level
 on conflict (user_id, hour, model_id, power_level) do update set
     requests = h.requests + excluded.requests,
     failed_requests = h.failed_requests + excluded.failed_requests,
@@ -197,13 +208,16 @@ class UsageStore:
 
     def __init__(self, database: Database, holds: Holds) -> None:
         self._database, self._holds = database, holds
+        self._months: set[date] = set()
+        """Those that have a partition. One is dropped long after the last report of its month is taken."""
 
     async def record(self, reports: Sequence[Report]) -> list[Receipt | errors.DomainError]:
         """Store the reports whose request id is new, all or none; RESOURCE_NOT_FOUND for one without a model.
 
-        Every writer locks in the same order: request ids, the partition it creates, days, hours, holds, months; and
+        Every writer locks in the same order: request ids, the partition it creates, hours, days, holds, months; and
         within each by key. So two writers never wait for each other.
         """
+        months = {month_of(report.occurred_at) for report in reports}
         async with self._database.transaction() as connection:
             models = {
                 row["id"]: PricedModel(*tuple(row)[1:])
@@ -215,8 +229,12 @@ class UsageStore:
             receipts = await _claim(connection, records)
             new = [receipt.record for receipt in receipts.values() if receipt.record is not None]
             if new:
-                await _insert(connection, new)
+                for month in sorted(months - self._months):
+                    await connection.execute(ENSURE_PARTITION, month)
+                await connection.execute(INSERT_RECORDS, *columns([record_row(record) for record in new], 19))
                 await self._count_spend(connection, new)
+        if new:
+            self._months |= months
         return [receipts.get(report.usage_id) or errors.not_found("model") for report in reports]
 
     async def _count_spend(self, connection: Any, records: Sequence[UsageRecord]) -> None:  # noqa: ANN401
@@ -284,17 +302,16 @@ async def _payers(
     }
 
 
-async def _claim(connection: Any, records: Iterable[UsageRecord]) -> dict[UUID, Receipt]:  # noqa: ANN401
-    """Claim the request ids, in their order; those that were claimed before get what was stored then."""
-    ordered = sorted(records, key=lambda record: record.report.key)
-    rows = [(*record.report.key, record.report.usage_id, record.cost_usd) for record in ordered]
+async def _claim(connection: Any, records: Sequence[UsageRecord]) -> dict[UUID, Receipt]:  # noqa: ANN401
+    """Claim the request ids; those that were claimed before get what was stored then."""
+    rows = [(*record.report.key, record.report.usage_id, record.cost_usd) for record in records]
     claimed = {row["usage_id"] for row in await connection.fetch(CLAIM_REQUESTS, *columns(rows, 4))}
     receipts = {
         record.report.usage_id: Receipt(record.report.usage_id, record.cost_usd, record)
-        for record in ordered
+        for record in records
         if record.report.usage_id in claimed
     }
-    repeated = [record.report for record in ordered if record.report.usage_id not in claimed]
+    repeated = [record.report for record in records if record.report.usage_id not in claimed]
     if repeated:
         keys = [report.key for report in repeated]
         found = {
@@ -303,13 +320,3 @@ async def _claim(connection: Any, records: Iterable[UsageRecord]) -> dict[UUID, 
         }
         receipts |= {report.usage_id: found[report.key] for report in repeated}
     return receipts
-
-
-async def _insert(connection: Any, records: Sequence[UsageRecord]) -> None:  # noqa: ANN401
-    for month in sorted({month_of(record.report.occurred_at) for record in records}):
-        await connection.execute(ENSURE_PARTITION, month)
-    await connection.execute(INSERT_RECORDS, *columns([record_row(record) for record in records], 19))
-    by_day = [(*key, *value.figures) for key, value in daily_sums(records).items()]
-    await connection.execute(UPSERT_DAILY, *columns(by_day, 13))
-    by_hour = [(*key, *value.figures) for key, value in hourly_sums(records).items()]
-    await connection.execute(UPSERT_HOURLY, *columns(by_hour, 12))
