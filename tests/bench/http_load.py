@@ -1,7 +1,7 @@
-"""A load of chat requests over HTTP/1.1, as a process of its own: `python -m bench.http_load '<Load as JSON>'`.
+"""A load of requests over HTTP/1.1, as a process of its own: `python -m bench.http_load '<Load as JSON>'`.
 
 It prints one JSON object when it is done. While streams run, it prints how many chunks came so far for each line that
-it gets on its standard input. Every answer is compared with what the provider sends, byte by byte.
+it gets on its standard input. Every answer is judged: see answers.py.
 """
 
 from __future__ import annotations
@@ -13,20 +13,23 @@ import json
 import sys
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import uvloop
 
-from bench.mock_provider import ANSWER, stream_of
+from bench.answers import JUDGES, STREAM_JUDGES
+from bench.mock_provider import LENGTH
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 PATH = "/v1/chat/completions"
 WARM_UP = 0.2
 """The part of the time after which latencies count."""
 LATE_S = 30.0
+LAST_CHUNK = b"\r\n0\r\n\r\n"
+"""Of HTTP, which ends a stream; it may come in two reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +38,9 @@ class Load:
 
     per_s: requests a second; 0: each connection asks again as soon as it is answered.
     chunks: of each stream; 0: no streams. Streams are asked for once, by each connection.
+    tokens: connections take turns in these; without any, nobody says who they are.
+    body: what to send; empty: a chat request for `model`.
+    judge: the name of whoever says whether an answer is right.
     """
 
     port: int
@@ -43,13 +49,27 @@ class Load:
     seconds: float = 0.0
     per_s: float = 0.0
     chunks: int = 0
+    path: str = PATH
+    headers: Mapping[str, str] = field(default_factory=dict)
+    model: str = "auto"
+    body: str = ""
+    judge: str = "the provider's bytes"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
     def request(self, number: int) -> bytes:
+        body = self.body.encode() or self._chat()
+        headers = {"host": "gateway.test", "content-type": "application/json", **self.headers}
+        if self.tokens:
+            headers["authorization"] = f"Bearer {self.tokens[number % len(self.tokens)]}"
+        headers["content-length"] = str(len(body))
+        lines = [f"POST {self.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+        return "\r\n".join([*lines, "", ""]).encode() + body
+
+    def _chat(self) -> bytes:
         asked: dict[str, object] = {
-            "model": "auto",
+            "model": self.model,
             "messages": [
                 {"role": "system", "content": "You are a helpful assistant that answers in one short sentence."},
                 {"role": "user", "content": "What does the quick brown fox do, and does anybody mind?"},
@@ -59,19 +79,14 @@ class Load:
         }
         if self.chunks:
             asked |= {"stream": True, "stream_options": {"include_usage": True}}
-        body = json.dumps(asked, separators=(",", ":")).encode()
-        head = (
-            f"POST {PATH} HTTP/1.1\r\nhost: gateway.test\r\ncontent-type: application/json\r\n"
-            f"authorization: Bearer {self.tokens[number % len(self.tokens)]}\r\ncontent-length: {len(body)}\r\n\r\n"
-        )
-        return head.encode() + body
+        return json.dumps(asked, separators=(",", ":")).encode()
 
 
 class Asking(asyncio.Protocol):
     """A connection that asks for answers in one piece."""
 
     def __init__(self, load: Load, number: int, done: Done) -> None:
-        self._request, self._done = load.request(number), done
+        self._request, self._is_right, self._done = load.request(number), JUDGES[load.judge], done
         self._came, self._since = b"", 0.0
         self._transport: asyncio.Transport
         self._is_over = False
@@ -87,11 +102,15 @@ class Asking(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         came = self._came = self._came + data if self._came else data
         head_end = came.find(b"\r\n\r\n") + 4
-        if head_end < 4 or len(came) < head_end + len(ANSWER):
-            if came[:12] != b"HTTP/1.1 200" and len(came) >= 12:
-                self._done.fail(came)
+        if head_end < 4:
             return
-        if came[:12] != b"HTTP/1.1 200" or came[head_end:] != ANSWER:
+        length = LENGTH.search(came, 0, head_end)
+        if came[:12] != b"HTTP/1.1 200" or length is None:
+            self._done.fail(came)
+            return
+        if len(came) < head_end + int(length[1]):
+            return
+        if not self._is_right(came[head_end:]):
             self._done.fail(came)
             return
         self._came = b""
@@ -147,7 +166,7 @@ class Done:
 
     def fail(self, came: bytes) -> None:
         if not self.over.done():
-            self.over.set_exception(ValueError(f"not the provider's answer: {came[:2000]!r}"))
+            self.over.set_exception(ValueError(f"not the right answer: {came[:2000]!r}"))
 
     def _next(self, due: float) -> None:
         """Ask at each due moment; when no connection is free the request waits, and the wait counts."""
@@ -190,11 +209,13 @@ class Streaming(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.reads: list[bytes] = []
+        self._end = b""
         self.whole: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def data_received(self, data: bytes) -> None:
         self.reads.append(data)
-        if data.endswith(b"\r\n0\r\n\r\n") and not self.whole.done():
+        self._end = (self._end + data)[-len(LAST_CHUNK) :]
+        if self._end == LAST_CHUNK and not self.whole.done():
             self.whole.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -230,9 +251,10 @@ async def stream(load: Load) -> dict[str, object]:
     loop.add_reader(sys.stdin, tell)
     async with asyncio.timeout(LATE_S + load.chunks / 20):
         await asyncio.gather(*(each.whole for each in streams))
-    expected = stream_of(load.chunks)
-    if any(each.body() != expected for each in streams):
-        raise ValueError("a stream is not as it was sent")
+    is_right = STREAM_JUDGES[load.judge]
+    for each in streams:
+        if not is_right(body := each.body(), load.chunks):
+            raise ValueError(f"a stream is not what it should be: {body[:1000]!r} ... {body[-1000:]!r}")
     return {"answers": len(streams), "chunks": load.chunks * len(streams)}
 
 

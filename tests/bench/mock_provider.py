@@ -55,7 +55,8 @@ ANSWER = _frame(
     ],
     USAGE,
 )
-EVENT = _chunk({"content": " brown fox"}, None)
+PIECE = " brown fox"
+EVENT = _chunk({"content": PIECE}, None)
 LAST = _chunk({}, "stop") + b"data: %b\n\n" % _frame("chat.completion.chunk", [], USAGE) + b"data: [DONE]\n\n"
 
 

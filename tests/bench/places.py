@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from bench.plain_envoy import plain_config
+from bench.plain_envoy import plain_config, transcoder_config
 from conftest import make_open_folder
 from gateway.chat_client import send
 from gateway.chat_stack import ADD_MODELS, ADD_PLATFORM_KEYS, ADD_PROVIDERS, PRICE_IN, PRICE_OUT
@@ -27,6 +27,7 @@ from llmrouter_server.runtime.envoy_config import envoy_command
 from llmrouter_server.runtime.local_ports import accepts, free_ports
 from llmrouter_server.runtime.local_process import Child
 from llmrouter_server.runtime.local_stack import LocalStack, Ports
+from llmrouter_server.runtime.resources import resource_dir
 from process_meter import cpu_s
 from up_process import children_of
 
@@ -49,6 +50,9 @@ DISABLE_LOCAL = "update llm_providers set is_enabled = false where provider_type
 ADD_SETTINGS = """
 insert into user_llm_settings (user_id, preferred_power_level, monthly_budget_usd)
 select unnest($1::uuid[]), 'ECO', $2"""
+# Of a big catalogue: each of them can be chosen by everybody.
+MODELS_A_PROVIDER = 20
+KNOWN = "select count(*) from llm_models"
 LEFT = "select (select count(*) from llm_gateway_requests) + (select count(*) from llm_budget_holds)"
 FORGET = """
 delete from llm_gateway_requests;
@@ -91,12 +95,14 @@ def on_core(core: int | None) -> Iterator[None]:
 class Bench:
     """Everything runs: ask it for loads, CPU times, and whether all is recorded."""
 
-    def __init__(self, stack: LocalStack, plain: Child, plain_port: int, cores: Cores, pool: Any) -> None:
+    def __init__(
+        self, stack: LocalStack, plain: Child, plain_port: int, provider_port: int, cores: Cores, pool: Any
+    ) -> None:
         self.stack, self.plain, self.plain_port, self.cores = stack, plain, plain_port, cores
-        self._pool = pool
+        self.provider_port, self._pool = provider_port, pool
         self.tokens: Sequence[str] = ()
 
-    async def set_up(self, provider_port: int) -> None:
+    async def set_up(self) -> None:
         """Put the mock provider three times into the catalogue, and users with budgets."""
         ids, users = [uuid.uuid4() for _ in PROVIDERS], [uuid.uuid4() for _ in range(USERS)]
         cipher = Cipher([(self.stack.home / "byok.key").read_text().strip()])
@@ -107,7 +113,7 @@ class Bench:
         names = [f"bench-{name}" for name in PROVIDERS]
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute(DISABLE_LOCAL)
-            urls = [f"http://127.0.0.1:{provider_port}/v1"] * len(ids)
+            urls = [f"http://127.0.0.1:{self.provider_port}/v1"] * len(ids)
             await connection.execute(ADD_PROVIDERS, ids, names, urls, [50] * len(ids))
             await connection.execute(ADD_MODELS, ids, names, [CONTEXT] * len(ids), PRICE_IN, PRICE_OUT)
             await connection.execute(ADD_PLATFORM_KEYS, ids, sealed)
@@ -119,6 +125,32 @@ class Bench:
 
     async def _get(self, path: str) -> Reply:
         return await send(self.stack.ports.http, "GET", path, {"authorization": f"Bearer {self.tokens[0]}"})
+
+    async def models(self) -> int:
+        """Return how many models the catalogue has."""
+        return int(await self._pool.fetchval(KNOWN))
+
+    async def grow(self, models: int) -> None:
+        """Let the catalogue have so many models; return when the server knows them. Chat requests are to be over."""
+        missing = models - await self.models()
+        ids = [uuid.uuid4() for _ in range(0, missing, MODELS_A_PROVIDER)]
+        owners = [ids[number // MODELS_A_PROVIDER] for number in range(missing)]
+        async with self._pool.acquire() as connection, connection.transaction():
+            urls = [f"http://127.0.0.1:{self.provider_port}/v1"] * len(ids)
+            names = [f"more-{number}" for number in range(len(ids))]
+            await connection.execute(ADD_PROVIDERS, ids, names, urls, [10] * len(ids))
+            names = [f"more-{number}" for number in range(missing)]
+            await connection.execute(ADD_MODELS, owners, names, [CONTEXT] * missing, PRICE_IN, PRICE_OUT)
+        async with asyncio.timeout(READY_S):
+            while len(await self._explained()) != models:
+                await asyncio.sleep(0.05)
+
+    async def _explained(self) -> list[Any]:
+        """Return the fates of all the models that the server knows of."""
+        headers = {"authorization": f"Bearer {self.tokens[0]}", "content-type": "application/json"}
+        body = b'{"power_level":"ECO","explain":true}'
+        reply = await send(self.stack.ports.http, "POST", "/api/v2/llm/route", headers, body)
+        return list(reply.json["explanation"]["models"])
 
     async def load(self, module: str, load: Any) -> dict[str, Any]:
         """Run a load to its end, and return what it printed."""
@@ -188,22 +220,40 @@ async def bench() -> AsyncIterator[Bench]:
                 plain, plain_port = await _plain_envoy(folder, provider_port)
             cleanup.push_async_callback(plain.stop)
             pool = await cleanup.enter_async_context(asyncpg.create_pool(stack.database_url, min_size=1, max_size=2))
-            made = Bench(stack, plain, plain_port, cores, pool)
-            await made.set_up(provider_port)
+            made = Bench(stack, plain, plain_port, provider_port, cores, pool)
+            await made.set_up()
             yield made
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """A bare gRPC server, and an Envoy that lets it be asked in JSON."""
+
+    grpc_port: int
+    http_port: int
+    server_pid: int
+    envoy_pid: int
+
+
 @asynccontextmanager
-async def echo_server(cores: Cores, answer: str) -> AsyncIterator[tuple[int, int]]:
-    """Run a bare gRPC server that answers with these bytes, in base64; return its port and its process id."""
-    with on_core(cores.system):
-        process = await _python("bench.echo_server", answer)
+async def echo(cores: Cores, answer: str) -> AsyncIterator[Echo]:
+    """Run a bare gRPC server that answers with these bytes, in base64, and a plain Envoy before it."""
+    folder = make_open_folder()
     try:
-        yield await port_of(process), process.pid
+        async with AsyncExitStack() as cleanup:
+            with on_core(cores.system):
+                server = await _python("bench.echo_server", answer)
+            cleanup.push_async_callback(_end, server)
+            port, (http_port,) = await port_of(server), free_ports(1)
+            config = transcoder_config(http_port, port, resource_dir("envoy") / "llmrouter.binpb")
+            with on_core(cores.system):
+                envoy = await _envoy("transcoding Envoy", folder, config, http_port)
+            cleanup.push_async_callback(envoy.stop)
+            yield Echo(port, http_port, server.pid, envoy.pid)
     finally:
-        await _end(process)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def port_of(process: asyncio.subprocess.Process) -> int:
@@ -215,14 +265,20 @@ async def port_of(process: asyncio.subprocess.Process) -> int:
 
 async def _plain_envoy(folder: Path, provider_port: int) -> tuple[Child, int]:
     (port,) = free_ports(1)
-    config = folder / "plain.yaml"
-    config.write_text(plain_config(port, provider_port), encoding="utf-8")
-    plain = Child("plain Envoy", folder / "plain.log")
-    await plain.start(envoy_command(config), env={"PATH": os.environ.get("PATH", "")})
+    return await _envoy("plain Envoy", folder, plain_config(port, provider_port), port), port
+
+
+async def _envoy(name: str, folder: Path, config: str, port: int) -> Child:
+    file = folder / f"{name}.yaml"
+    file.write_text(config, encoding="utf-8")
+    envoy = Child(name, folder / f"{name}.log")
+    await envoy.start(envoy_command(file), env={"PATH": os.environ.get("PATH", "")})
     async with asyncio.timeout(READY_S):
         while not await accepts(port):
+            if not envoy.is_running:
+                raise RuntimeError("\n".join([f"{name} ended", *envoy.last_lines()]))
             await asyncio.sleep(0.02)
-    return plain, port
+    return envoy
 
 
 async def _python(module: str, *arguments: str) -> asyncio.subprocess.Process:

@@ -17,7 +17,7 @@ from process_meter import cpu_s
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bench.places import Bench
+    from bench.places import Bench, Echo
 
 IN_FLIGHT, CALM_CONNECTIONS, CALM_PER_S, STREAMS = 32, 16, 100.0, 100
 SETTLING_S = 2.0
@@ -25,7 +25,7 @@ SETTLING_S = 2.0
 MOST_DECISIONS = 1000
 ROUTE = "/llmrouter.v2.RoutingService/Route"
 DECIDE = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
-OURS, PLAIN = ("envoy", "server", "postgres"), ("plain",)
+OURS, PLAIN, PLAIN_ROUTE = ("envoy", "server", "postgres"), ("plain",), ("envoy", "server")
 
 Figures = dict[str, float]
 
@@ -113,15 +113,35 @@ async def route(bench: Bench, *, seconds: float) -> tuple[Figures, bytes]:
     return _figures(result, before, after, ("server", "postgres")), answers[0]
 
 
-async def echo(bench: Bench, port: int, pid: int, answer: bytes, *, seconds: float) -> Figures:
+async def echo(bench: Bench, other: Echo, answer: bytes, *, seconds: float) -> Figures:
     """Ask the bare server for the same bytes."""
     asked = routing_service_pb2.RouteRequest(power_level=power_level_pb2.ECO)
-    before = {"server": cpu_s(pid)}
-    result = await bench.load("grpc_load", _unary(bench, port, asked.SerializeToString(), seconds))
-    after = {"server": cpu_s(pid)}
+    before = {"server": cpu_s(other.server_pid)}
+    result = await bench.load("grpc_load", _unary(bench, other.grpc_port, asked.SerializeToString(), seconds))
+    after = {"server": cpu_s(other.server_pid)}
     if any(base64.b64decode(each) != answer for each in result["sample"]):
         raise RuntimeError("an echo is not what it should be")
     return _figures(result, before, after, ("server",))
+
+
+async def in_json(bench: Bench, other: Echo | None, *, seconds: float) -> Figures:
+    """Ask for Route through our Envoy, or, when there is another, through that one."""
+    load = http_load.Load(
+        port=other.http_port if other else bench.stack.ports.http,
+        path="/api/v2/llm/route",
+        tokens=bench.tokens[:1],
+        connections=IN_FLIGHT,
+        seconds=seconds,
+        body='{"power_level":"ECO"}',
+        judge="a route",
+    )
+
+    def used() -> dict[str, float]:
+        return {"envoy": cpu_s(other.envoy_pid), "server": cpu_s(other.server_pid)} if other else bench.cpu_s()
+
+    before = used()
+    result = await bench.load("http_load", load)
+    return _figures(result, before, used(), PLAIN_ROUTE if other else OURS)
 
 
 async def idle(bench: Bench, *, seconds: float) -> Figures:

@@ -13,53 +13,72 @@ from typing import TYPE_CHECKING
 
 from bench import rounds
 from bench.machine import machine
-from bench.places import Cores, bench, echo_server
+from bench.places import Cores, bench, echo
 from bench.report import markdown, summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bench.places import Bench
+    from bench.places import Bench, Echo
     from bench.rounds import Figures
 
 ROOT = Path(__file__).parent.parent.parent
 ROUNDS, SECONDS = 5, 4.0
 IDLE_S, WARM_UP_S = 3.0, 1.0
+MANY_MODELS = 500
 
 Round = dict[str, "Figures"]
 
 
-async def measure(number: int, seconds: float, say: Callable[[str], object] = lambda _: None) -> list[Round]:
-    """Measure so many rounds, each figure for so many seconds. RuntimeError, ValueError: an answer was wrong."""
+async def measure(
+    number: int, seconds: float, models: int = MANY_MODELS, say: Callable[[str], object] = lambda _: None
+) -> list[Round]:
+    """Measure so many rounds, each figure for so many seconds, at last with so many models.
+
+    RuntimeError, ValueError: an answer was wrong.
+    """
     async with bench() as made, contextlib.AsyncExitStack() as cleanup:
         for is_ours in (True, False):
             await rounds.requests(made, is_ours=is_ours, seconds=min(seconds, WARM_UP_S), per_s=0)
         _, answer = await rounds.route(made, seconds=min(seconds, WARM_UP_S))
-        echo = await cleanup.enter_async_context(echo_server(made.cores, base64.b64encode(answer).decode()))
+        other = await cleanup.enter_async_context(echo(made.cores, base64.b64encode(answer).decode()))
         idle = await rounds.idle(made, seconds=min(seconds, IDLE_S))
         done = []
         for each in range(number):
-            done.append(await _round(made, seconds, idle, echo, answer, is_reversed=each % 2 == 1))
+            done.append(await _round(made, seconds, idle, other, answer, is_reversed=each % 2 == 1))
             say(f"round {each + 1} of {number}")
+        known = await made.models()
+        await made.grow(models)
+        for each in range(number):
+            grown = await _routes(made, seconds, other, answer, is_reversed=each % 2 == 1)
+            done[each] |= {f"{what}, grown": figures for what, figures in grown.items()}
+            done[each]["models"] = {"at first": known, "grown": await made.models()}
+            say(f"round {each + 1} of {number} with {models} models")
         return done
 
 
-async def _round(
-    made: Bench, seconds: float, idle: Figures, echo: tuple[int, int], answer: bytes, *, is_reversed: bool
-) -> Round:
+async def _round(made: Bench, seconds: float, idle: Figures, other: Echo, answer: bytes, *, is_reversed: bool) -> Round:
     """Measure everything once. Ours and the other in turn, and every other time in reverse."""
     done: Round = {}
-    sides = [("ours", True), ("plain", False)]
+    sides, sides_in_json = [("ours", True), ("plain", False)], [("route", None), ("echo", other)]
     for name, is_ours in reversed(sides) if is_reversed else sides:
         done[f"saturated {name}"] = await rounds.requests(made, is_ours=is_ours, seconds=seconds, per_s=0)
         done[f"calm {name}"] = await rounds.requests(made, is_ours=is_ours, seconds=seconds, per_s=rounds.CALM_PER_S)
         done[f"streams {name}"] = await rounds.streams(made, is_ours=is_ours, seconds=seconds, idle=idle)
     done["decisions"] = await rounds.decisions(made, seconds=seconds)
+    done |= await _routes(made, seconds, other, answer, is_reversed=is_reversed)
+    for name, side in reversed(sides_in_json) if is_reversed else sides_in_json:
+        done[f"{name} in JSON"] = await rounds.in_json(made, side, seconds=seconds)
+    return done
+
+
+async def _routes(made: Bench, seconds: float, other: Echo, answer: bytes, *, is_reversed: bool) -> Round:
+    done: Round = {}
     for name in ("echo", "route") if is_reversed else ("route", "echo"):
         if name == "route":
             done[name], _ = await rounds.route(made, seconds=seconds)
         else:
-            done[name] = await rounds.echo(made, *echo, answer, seconds=seconds)
+            done[name] = await rounds.echo(made, other, answer, seconds=seconds)
     return done
 
 
