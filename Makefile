@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 GENERATED = clients envoy server/llmrouter_server/gateway/envoy_api.binpb
 PROTOS = $(wildcard proto/llmrouter/v2/*.proto)
 
-.PHONY: help up test fuzz bench check install generate lock format clean
+.PHONY: help up test fuzz bench bench-rivals check install generate lock format clean
 .PHONY: check-lint check-types check-layers check-proto check-breaking check-generated check-migrations check-envoy
 
 help: ## list the targets
@@ -34,6 +34,9 @@ fuzz: $(INSTALLED) ## hostile requests, CASES=12000 of them; SEED=N repeats a ru
 
 bench: $(INSTALLED) ## measure speed and cost beside plain Envoy and plain gRPC; writes docs/performance.md
 	PYTHONPATH=tests $(BIN)/python -m bench.run $(if $(ROUNDS),--rounds=$(ROUNDS)) $(if $(SECONDS),--seconds=$(SECONDS))
+
+bench-rivals: $(INSTALLED) ## the same beside LiteLLM, Portkey, TensorZero and Bifrost, which it installs; writes docs/rivals.md
+	PYTHONPATH=tests $(BIN)/python -m bench.rivals.run $(if $(ROUNDS),--rounds=$(ROUNDS)) $(if $(SECONDS),--seconds=$(SECONDS))
 
 check: check-lint check-types check-layers check-proto check-breaking check-generated check-migrations check-envoy ## everything that can be known without running it
 

@@ -59,7 +59,7 @@ class Load:
         return json.dumps(asdict(self))
 
     def request(self, number: int) -> bytes:
-        body = self.body.encode() or self._chat()
+        body = self.body.encode() or self.chat()
         headers = {"host": "gateway.test", "content-type": "application/json", **self.headers}
         if self.tokens:
             headers["authorization"] = f"Bearer {self.tokens[number % len(self.tokens)]}"
@@ -67,7 +67,8 @@ class Load:
         lines = [f"POST {self.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
         return "\r\n".join([*lines, "", ""]).encode() + body
 
-    def _chat(self) -> bytes:
+    def chat(self) -> bytes:
+        """Return the body of a chat request."""
         asked: dict[str, object] = {
             "model": self.model,
             "messages": [

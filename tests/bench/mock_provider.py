@@ -70,6 +70,7 @@ def _in_chunk(data: bytes) -> bytes:
 
 
 WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(ANSWER), ANSWER)
+NOT_HERE = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 ONE, END = _in_chunk(EVENT), _in_chunk(LAST) + b"0\r\n\r\n"
 BOUND = re.compile(rb'"max_(?:completion_)?tokens":\s*(\d+)')
@@ -120,8 +121,10 @@ class Connection(asyncio.Protocol):
         if head_end < 0:
             return
         length = LENGTH.search(came, 0, head_end)
-        if length is None:
-            raise ValueError("a request without a length")
+        if length is None:  # it asks for something else, such as the models
+            self._came = b""
+            self._transport.write(NOT_HERE)
+            return
         end = head_end + 4 + int(length[1])
         if len(came) < end:
             return

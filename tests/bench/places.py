@@ -219,7 +219,7 @@ async def bench() -> AsyncIterator[Bench]:
                 await cleanup.enter_async_context(stack)
                 plain, plain_port = await _plain_envoy(folder, provider_port)
             cleanup.push_async_callback(plain.stop)
-            pool = await cleanup.enter_async_context(asyncpg.create_pool(stack.database_url, min_size=1, max_size=2))
+            pool = await cleanup.enter_async_context(asyncpg.create_pool(stack.database_url, min_size=0, max_size=2))
             made = Bench(stack, plain, plain_port, provider_port, cores, pool)
             await made.set_up()
             yield made

@@ -47,7 +47,7 @@ async def requests(bench: Bench, *, is_ours: bool, seconds: float, per_s: float)
     after = bench.cpu_s()
     if is_ours and await bench.recorded() - recorded != result["answers"]:
         raise RuntimeError("not every answer is recorded")
-    return _figures(result, before, after, OURS if is_ours else PLAIN)
+    return figures(result, before, after, OURS if is_ours else PLAIN)
 
 
 async def streams(bench: Bench, *, is_ours: bool, seconds: float, idle: Mapping[str, float]) -> Figures:
@@ -60,12 +60,12 @@ async def streams(bench: Bench, *, is_ours: bool, seconds: float, idle: Mapping[
         chunks=round((seconds + 2 * settling_s + 0.5) / TICK_S),
     )
     process = await bench.begin("http_load", load)
-    while await _chunks(process) < STREAMS:
+    while await chunks_so_far(process) < STREAMS:
         await asyncio.sleep(0.05)
     await asyncio.sleep(settling_s)
-    before, chunks_before, began = bench.cpu_s(), await _chunks(process), time.perf_counter()
+    before, chunks_before, began = bench.cpu_s(), await chunks_so_far(process), time.perf_counter()
     await asyncio.sleep(seconds)
-    after, chunks, took = bench.cpu_s(), await _chunks(process) - chunks_before, time.perf_counter() - began
+    after, chunks, took = bench.cpu_s(), await chunks_so_far(process) - chunks_before, time.perf_counter() - began
     assert process.stdin is not None
     printed, _ = await process.communicate()
     bench.result(process, printed)
@@ -96,7 +96,7 @@ async def decisions(bench: Bench, *, seconds: float) -> Figures:
         decided = ProcessingResponse.FromString(base64.b64decode(answer))
         if len(decided.dynamic_metadata["llmrouter.plan"]["candidates"]) != 3:
             raise RuntimeError("a decision is not what it should be")
-    return _figures(result, before, after, ("server", "postgres"))
+    return figures(result, before, after, ("server", "postgres"))
 
 
 async def route(bench: Bench, *, seconds: float) -> tuple[Figures, bytes]:
@@ -110,7 +110,7 @@ async def route(bench: Bench, *, seconds: float) -> tuple[Figures, bytes]:
         routed = routing_service_pb2.RouteResponse.FromString(answer)
         if routed.total_options != 4 or not routed.primary.model_name:
             raise RuntimeError("a route is not what it should be")
-    return _figures(result, before, after, ("server", "postgres")), answers[0]
+    return figures(result, before, after, ("server", "postgres")), answers[0]
 
 
 async def echo(bench: Bench, other: Echo, answer: bytes, *, seconds: float) -> Figures:
@@ -121,7 +121,7 @@ async def echo(bench: Bench, other: Echo, answer: bytes, *, seconds: float) -> F
     after = {"server": cpu_s(other.server_pid)}
     if any(base64.b64decode(each) != answer for each in result["sample"]):
         raise RuntimeError("an echo is not what it should be")
-    return _figures(result, before, after, ("server",))
+    return figures(result, before, after, ("server",))
 
 
 async def in_json(bench: Bench, other: Echo | None, *, seconds: float) -> Figures:
@@ -141,7 +141,7 @@ async def in_json(bench: Bench, other: Echo | None, *, seconds: float) -> Figure
 
     before = used()
     result = await bench.load("http_load", load)
-    return _figures(result, before, used(), PLAIN_ROUTE if other else OURS)
+    return figures(result, before, used(), PLAIN_ROUTE if other else OURS)
 
 
 async def idle(bench: Bench, *, seconds: float) -> Figures:
@@ -169,7 +169,7 @@ def _unary(bench: Bench, port: int, message: bytes, seconds: float) -> grpc_load
     )
 
 
-def _figures(
+def figures(
     result: Mapping[str, Any], before: Mapping[str, float], after: Mapping[str, float], parts: Sequence[str]
 ) -> Figures:
     latencies, answers, per_s = result["latencies_s"], result["answers"], result["per_s"]
@@ -185,7 +185,8 @@ def _figures(
     }
 
 
-async def _chunks(process: asyncio.subprocess.Process) -> int:
+async def chunks_so_far(process: asyncio.subprocess.Process) -> int:
+    """Return how many chunks a load of streams has got."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(b"\n")
