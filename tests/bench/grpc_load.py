@@ -57,7 +57,9 @@ class Load:
 
 @dataclass(slots=True)
 class Results:
-    latencies_s: list[float] = field(default_factory=list)
+    early_s: list[float] = field(default_factory=list)
+    """How long calls took that were begun in the time to warm up."""
+    late_s: list[float] = field(default_factory=list)
     calls: int = 0
     begun: int = 0
     sample: list[bytes] = field(default_factory=list)
@@ -177,8 +179,8 @@ class Connection(asyncio.Protocol):
             self._fail(f"a call was answered with {call.got} messages")
             return
         results.calls += 1
-        if call.began >= self._until - (1 - WARM_UP) * self._load.seconds:
-            results.latencies_s.append(now - call.began)
+        is_late = call.began >= self._until - (1 - WARM_UP) * self._load.seconds
+        (results.late_s if is_late else results.early_s).append(now - call.began)
         if len(results.sample) < SAMPLES or results.calls % 100 == 0:
             results.sample.append(call.last)
         if now < self._until and results.begun < self._load.most_calls:
@@ -206,7 +208,7 @@ async def run(load: Load) -> dict[str, object]:
     return {
         "answers": results.calls,
         "per_s": results.calls / (time.perf_counter() - began),
-        "latencies_s": results.latencies_s,
+        "latencies_s": results.late_s or results.early_s,
         "sample": [base64.b64encode(each).decode() for each in results.sample],
     }
 

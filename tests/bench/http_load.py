@@ -135,9 +135,15 @@ class Done:
         self._idle: deque[Asking] = deque()
         self._due: deque[float] = deque()
         self._under_way, self._all_asked = 0, not load.per_s
-        self.latencies_s: list[float] = []
+        self._early_s: list[float] = []
+        self._late_s: list[float] = []
         self.answers = 0
         self.over: asyncio.Future[None] = self._loop.create_future()
+
+    @property
+    def latencies_s(self) -> list[float]:
+        """Return those that count; all of them, when everything was so slow that none was asked for late enough."""
+        return self._late_s or self._early_s
 
     def begin(self, connections: Sequence[Asking]) -> None:
         self._counts_from = time.perf_counter() + WARM_UP * self._load.seconds
@@ -153,8 +159,7 @@ class Done:
     def answered(self, asking: Asking, since: float) -> None:
         now = time.perf_counter()  # the loop's own time is in whole milliseconds
         self.answers += 1
-        if since >= self._counts_from:
-            self.latencies_s.append(now - since)
+        (self._late_s if since >= self._counts_from else self._early_s).append(now - since)
         if not self._load.per_s and now < self._until:
             asking.ask(now)
             return

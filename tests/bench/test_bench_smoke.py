@@ -19,14 +19,14 @@ ANSWERED = (
 
 
 async def test_a_short_benchmark_measures_everything_and_finds_all_answers_right() -> None:
-    [measured] = await measure(1, 0.5, models=60)
+    [measured] = await measure(1, 0.3, models=60)
     assert all(measured[what]["answers"] > 0 for what in ANSWERED)
     assert all(value > 0 for what in ANSWERED for value in measured[what].values())
     assert measured["streams ours"]["chunks_per_s"] > 0
     assert measured["models"] == {"at first": 24, "grown": 60}
     about = machine(ROOT) | {
         "rounds": 1,
-        "seconds": 0.5,
+        "seconds": 0.3,
         "cores": Cores.of_this_machine().told,
     }
     text = markdown({"about": about, "summary": summary([measured])})

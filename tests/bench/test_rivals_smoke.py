@@ -49,14 +49,14 @@ class Broken(Missing):
 
 async def test_ours_is_measured_and_rivals_that_cannot_be_had_or_started_are_told_of(tmp_path: Path) -> None:
     rivals = [Missing(), Broken()]
-    done = await measure(rivals, 1, 0.4, cache=tmp_path / "cache")
+    done = await measure(rivals, 1, 0.2, cache=tmp_path / "cache")
     [measured] = done.rounds
     for name in COMPARED:
         assert measured["saturated"][name]["answers"] > 0
         assert measured["calm"][name]["p99_ms"] > 0
         assert measured["streams"][name]["chunks_per_s"] > 0
     assert done.start_s[gateways.OURS] > 0
-    about = machine(ROOT) | {"rounds": 1, "seconds": 0.4, "cores": "shared"}
+    about = machine(ROOT) | {"rounds": 1, "seconds": 0.2, "cores": "shared"}
     text = markdown(report_of(about, rivals, done))
     assert "LiteLLM proxy 1: not installed: nowhere in cache" in text
     assert "TensorZero 1: not started: it ended while it started; it wrote: error: it has no cache True True" in text

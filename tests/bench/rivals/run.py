@@ -70,7 +70,7 @@ async def measure(
         async with bench() as made, AsyncExitStack() as cleanup:
             sides = [gateways.direct(made), gateways.plain(made), await gateways.ours(made)]
             for each in sides:
-                await _warm_up(made, each, seconds)
+                await measured.requests(made, each, seconds=min(seconds, WARM_UP_S), per_s=0)
             for rival in rivals:
                 if rival.name not in installed:
                     continue
