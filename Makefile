@@ -68,6 +68,11 @@ generate: $(INSTALLED) ## everything that is made from the protos and from Envoy
 	PATH="$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iproto \
 	  --python_out=clients/python --grpc_python_out=clients/python \
 	  --mypy_out=quiet:clients/python --mypy_grpc_out=quiet:clients/python $(sort $(PROTOS))
+	rm -f clients/python/llmrouter/services/*.py
+	PATH="$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iproto \
+	  --plugin=protoc-gen-services=clients/python/protoc_gen_services.py --services_out=clients/python $(sort $(PROTOS))
+	$(BIN)/ruff format --quiet clients/python/llmrouter/services
+	$(BIN)/ruff check --quiet --fix --select I clients/python/llmrouter/services
 	$(BIN)/python -m grpc_tools.protoc -Iproto --include_imports --descriptor_set_out=envoy/llmrouter.binpb \
 	  $(sort $(PROTOS)) proto/google/rpc/error_details.proto # nothing imports the errors' details, but Envoy prints them
 	$(BIN)/python -m llmrouter_server.runtime.envoy_fields

@@ -36,6 +36,7 @@ from llmrouter import (
     Unauthenticated,
     Unavailable,
     connection,
+    policy,
 )
 from llmrouter.v2 import error_reason_pb2, routing_service_pb2_grpc
 
@@ -236,7 +237,7 @@ async def test_unavailable_is_tried_again_up_to_four_times(stand_in: tuple[Stand
     servicer.behave = lambda context, _call: context.abort(grpc.StatusCode.UNAVAILABLE, "never")
     with pytest.raises(Unavailable, match="never"):
         await route(target, token=TOKEN)
-    assert len(servicer.calls) == connection.MAX_ATTEMPTS
+    assert len(servicer.calls) == policy.MAX_ATTEMPTS
     servicer.calls.clear()
     with pytest.raises(Unavailable):
         await route(target, token=TOKEN, retries=False)

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import grpc
 
-from llmrouter.connection import DEFAULT_TIMEOUT_S, STREAM_TIMEOUT_S, Connection, Metadata, metadata_of
-from llmrouter.errors import Trailing, error_of
-from llmrouter.v2.audit_service_pb2_grpc import AuditServiceStub
-from llmrouter.v2.byok_service_pb2_grpc import ByokServiceStub
-from llmrouter.v2.credential_service_pb2_grpc import CredentialServiceStub
-from llmrouter.v2.health_service_pb2_grpc import HealthServiceStub
-from llmrouter.v2.model_service_pb2_grpc import ModelServiceStub
-from llmrouter.v2.provider_service_pb2_grpc import ProviderServiceStub
-from llmrouter.v2.routing_service_pb2_grpc import RoutingServiceStub
-from llmrouter.v2.settings_service_pb2_grpc import SettingsServiceStub
-from llmrouter.v2.usage_service_pb2_grpc import UsageServiceStub
+from llmrouter.attempt import usage_of as usage_of_answer
+from llmrouter.calls import Channel
+from llmrouter.connection import DEFAULT_TIMEOUT_S, Connection
+from llmrouter.failover import AskCredential, AskRoute, AskToken, CallProvider, Plan, Record, Step, drive, routed
+from llmrouter.services import Services
+from llmrouter.v2.routing_service_pb2 import RouteRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import TracebackType
 
+    from llmrouter.attempt import Attempt, Routed, Usage
+    from llmrouter.verdict import Verdict
 
-class Client:
+T = TypeVar("T")
+
+
+class Client(Services):
     """Speaks to llmrouter over gRPC; safe to share between threads.
 
-    Each attribute is a generated, typed stub: `client.routing.Route(RouteRequest())`. A failed call raises a
-    LlmrouterError. Every call takes `timeout` (seconds) and `metadata` as keywords.
+    Each attribute is a service: `client.routing.route(power_level=ECO)`. A failed call raises a LlmrouterError. Every
+    call takes `timeout` (seconds) and `headers`.
     """
 
     def __init__(
@@ -42,8 +42,9 @@ class Client:
     ) -> None:
         """Prepare a connection, which is made with the first call.
 
-        `token` is a JSON Web Token, or a function that returns one and is asked before each call. The other arguments
-        are those of Connection; ValueError when they make no sense.
+        `token` is a JSON Web Token, or a function that returns one: it is asked before each call, and once more when
+        the server has refused the token; RefreshingToken is one that remembers. The other arguments are those of
+        Connection; ValueError when they make no sense.
         """
         connection = Connection(
             target=target,
@@ -52,26 +53,73 @@ class Client:
             insecure=insecure,
             root_certificates=root_certificates,
         )
-        credentials = connection.credentials
-        self._channel = (
-            grpc.insecure_channel(target, connection.options)
+        self._target, credentials = target, connection.credentials
+        self._grpc = (
+            grpc.insecure_channel(connection.address, connection.options)
             if credentials is None
-            else grpc.secure_channel(target, credentials, connection.options)
+            else grpc.secure_channel(connection.address, credentials, connection.options)
         )
-        calls = cast("grpc.Channel", _Calls(self._channel, token, timeout))
-        self.providers = ProviderServiceStub(calls)
-        self.models = ModelServiceStub(calls)
-        self.health = HealthServiceStub(calls)
-        self.byok = ByokServiceStub(calls)
-        self.credentials = CredentialServiceStub(calls)
-        self.audit = AuditServiceStub(calls)
-        self.settings = SettingsServiceStub(calls)
-        self.routing = RoutingServiceStub(calls)
-        self.usage = UsageServiceStub(calls)
+        self._channel = Channel(self._grpc, token, timeout)
+        super().__init__(self._channel)
+
+    def route_and_call(
+        self,
+        call: Callable[[Attempt], T],
+        request: RouteRequest | None = None,
+        *,
+        credentials: bool = False,
+        gateway: str | None = None,
+        usage_of: Callable[[T], Usage | None] = usage_of_answer,
+        verdict_of: Callable[[Exception], Verdict] | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> Routed[T]:
+        """Make a decision, let `call` carry it out, and go on to the next model when that one fails.
+
+        `call` is given an Attempt, calls the provider and returns whatever it likes; what it raises is judged by
+        `verdict_of`, which by default is verdict.of_provider, or verdict.of_gateway with a gateway. Without
+        `credentials` or `gateway` the program has its own keys.
+
+        request: what to ask Route for. A service names the user, and then each attempt's usage is recorded.
+        credentials: get the provider's key for each attempt. For services.
+        gateway: call llmrouter's own gateway at this URL, for instance https://llm.example.com/v1, in place of the
+            providers. It records the usage itself.
+        usage_of: reads the tokens from an answer; by default from `usage`, in OpenAI's or Anthropic's shape. None: they
+            are recorded as 0, estimated.
+        request_id: the attempts are recorded as request_id/1, request_id/2, ...; at most 120 characters, and new for
+            each call. Default: a UUID.
+        timeout: seconds for the decision.
+
+        AllAttemptsFailed when every model failed; a LlmrouterError when there was no decision or no credential; what
+        `call` raised when that ends the walk.
+        """
+        plan = Plan(
+            request=request or RouteRequest(),
+            credentials=credentials,
+            gateway=gateway,
+            usage_of=usage_of,
+            verdict_of=verdict_of,
+            request_id=request_id,
+        )
+
+        def do(step: Step) -> object:
+            match step:
+                case AskRoute():
+                    return self.routing.Route(step.request, timeout=timeout)
+                case AskCredential():
+                    return self.credentials.GetCredential(step.request)
+                case AskToken():
+                    return (self._channel.authorization()).removeprefix("Bearer ")
+                case Record():
+                    return self.usage.RecordUsage(step.request, timeout=step.timeout_s)
+                case CallProvider():
+                    return call(step.attempt)
+
+        return drive(routed(plan), do)
 
     def close(self) -> None:
         """Close the connection; calls in flight are cancelled."""
-        self._channel.close()
+        self._grpc.close()
 
     def __enter__(self) -> Self:
         return self
@@ -81,40 +129,5 @@ class Client:
     ) -> None:
         self.close()
 
-
-class _Calls:
-    """What the generated stubs take for a channel: adds token, deadline and request id, and translates errors."""
-
-    def __init__(self, channel: grpc.Channel, token: str | Callable[[], str], timeout: float) -> None:
-        self._channel, self._token, self._timeout = channel, token, timeout
-
-    def unary_unary(self, method: str, *arguments: Any, **options: Any) -> Callable[..., Any]:  # noqa: ANN401
-        send = self._channel.unary_unary(method, *arguments, **options)
-
-        def call(request: Any, *, timeout: float | None = None, metadata: Metadata | None = None) -> Any:  # noqa: ANN401
-            token = self._token if isinstance(self._token, str) else self._token()
-            sent, request_id = metadata_of(token, metadata)
-            try:
-                return send(request, timeout=self._timeout if timeout is None else timeout, metadata=sent)
-            except grpc.RpcError as error:
-                trailing = cast("Trailing", error.trailing_metadata())
-                raise error_of(error.code(), error.details(), trailing, request_id) from error
-
-        return call
-
-    def unary_stream(self, method: str, *arguments: Any, **options: Any) -> Callable[..., Iterator[Any]]:  # noqa: ANN401
-        send = self._channel.unary_stream(method, *arguments, **options)
-
-        def call(request: Any, *, timeout: float | None = None, metadata: Metadata | None = None) -> Iterator[Any]:  # noqa: ANN401
-            token = self._token if isinstance(self._token, str) else self._token()
-            sent, request_id = metadata_of(token, metadata)
-            stream = send(request, timeout=STREAM_TIMEOUT_S if timeout is None else timeout, metadata=sent)
-            try:
-                yield from stream
-            except grpc.RpcError as error:
-                trailing = cast("Trailing", error.trailing_metadata())
-                raise error_of(error.code(), error.details(), trailing, request_id) from error
-            finally:
-                stream.cancel()
-
-        return call
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._target}>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -49,6 +50,11 @@ class LlmrouterError(Exception):
     def __str__(self) -> str:
         return f"{self.message} ({self.reason or self.code.name}, request {self.request_id or 'unknown'})"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let it pass from process to process."""
+        told = (self.message, self.reason, self.code, self.fields, self.metadata, self.retry_after, self.request_id)
+        return type(self), told
+
 
 class InvalidField(LlmrouterError):  # noqa: N818 - named after its reason, like all below
     """A field's value is wrong; `fields` names each one."""
@@ -86,6 +92,14 @@ class BudgetExceeded(RateLimited):
     """The month's budget is used up; `retry_after` tells when the next month begins."""
 
 
+class RequestTooLarge(LlmrouterError):  # noqa: N818
+    """The request is larger than the server takes (1 MiB): send less at once."""
+
+
+class Unimplemented(LlmrouterError):  # noqa: N818
+    """The server does not know this RPC: it is older than this client, or no llmrouter."""
+
+
 class Unavailable(LlmrouterError):  # noqa: N818
     """The service cannot be reached or cannot answer now."""
 
@@ -100,6 +114,7 @@ class InternalError(LlmrouterError):
 
 _BY_REASON: dict[str, type[LlmrouterError]] = {
     "INVALID_FIELD": InvalidField,
+    "MALFORMED_REQUEST": InvalidField,
     "UNAUTHENTICATED": Unauthenticated,
     "ROLE_REQUIRED": RoleRequired,
     "RESOURCE_NOT_FOUND": NotFound,
@@ -108,6 +123,8 @@ _BY_REASON: dict[str, type[LlmrouterError]] = {
     "ETAG_MISMATCH": EtagMismatch,
     "RATE_LIMITED": RateLimited,
     "BUDGET_EXCEEDED": BudgetExceeded,
+    "BODY_TOO_LARGE": RequestTooLarge,
+    "UNIMPLEMENTED": Unimplemented,
     "UNAVAILABLE": Unavailable,
     "DEADLINE_EXCEEDED": DeadlineExceeded,
     "INTERNAL": InternalError,
@@ -121,10 +138,20 @@ _BY_CODE: dict[grpc.StatusCode, type[LlmrouterError]] = {
     grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
     grpc.StatusCode.ABORTED: EtagMismatch,
     grpc.StatusCode.RESOURCE_EXHAUSTED: RateLimited,
+    grpc.StatusCode.UNIMPLEMENTED: Unimplemented,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.INTERNAL: InternalError,
 }
+
+
+_TOO_LARGE = "message larger than max"
+"""What gRPC itself says, on either side, and with the same code as of a rate limit."""
+
+
+def new_request_id() -> str:
+    """Return an id for one call, for both sides' logs."""
+    return str(uuid.uuid4())
 
 
 def error_of(
@@ -143,7 +170,10 @@ def error_of(
         has_retry = detail.Unpack(retry) or has_retry
     reason = info.reason if info.domain == DOMAIN else ""
     told = trailing.get(REQUEST_ID_KEY, request_id)
-    return _BY_REASON.get(reason, _BY_CODE.get(code, LlmrouterError))(
+    kind = _BY_REASON.get(reason) or _BY_CODE.get(code, LlmrouterError)
+    if kind is RateLimited and not reason and _TOO_LARGE in (message or ""):
+        kind = RequestTooLarge
+    return kind(
         message=message or code.name,
         reason=reason,
         code=code,

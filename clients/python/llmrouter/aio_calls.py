@@ -1,0 +1,147 @@
+"""The calls of the asynchronous client: token, deadline, request id and exceptions around each RPC."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import grpc
+
+from llmrouter import policy
+from llmrouter.calls import AUTHORIZATION, Headers, failure, headers_of, pairs, serializer
+from llmrouter.errors import Unauthenticated
+from llmrouter.tokens import AsyncRefreshingToken, RefreshingToken, Secret, bearer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from google.protobuf.message import Message
+
+RequestT = TypeVar("RequestT", bound="Message")
+ResponseT = TypeVar("ResponseT", bound="Message")
+
+
+class AsyncChannel:
+    """A connection with a token, for one event loop."""
+
+    def __init__(
+        self, channel: grpc.aio.Channel, token: str | Callable[[], str | Awaitable[str]], timeout_s: float
+    ) -> None:
+        self._channel, self._token, self._timeout_s = channel, token, timeout_s
+
+    def unary(self, method: str, request: type[RequestT], response: type[ResponseT]) -> AsyncUnary[RequestT, ResponseT]:
+        """Return what calls an RPC that has one answer."""
+        send = self._channel.unary_unary(method, serializer(request), response.FromString)
+        return AsyncUnary(self, method, send)
+
+    def stream(
+        self, method: str, request: type[RequestT], response: type[ResponseT]
+    ) -> AsyncStream[RequestT, ResponseT]:
+        """Return what calls an RPC that has a stream of answers."""
+        send = self._channel.unary_stream(method, serializer(request), response.FromString)
+        return AsyncStream(self, method, send)
+
+    async def authorization(self) -> Secret:
+        """Return what to send of the token."""
+        if isinstance(self._token, str):
+            return bearer(self._token)
+        token = self._token()
+        return bearer(await token if inspect.isawaitable(token) else token)
+
+    async def renewed(self, refused: Secret) -> Secret | None:
+        """Return what to send instead of a refused token, or None when there is nothing else."""
+        if isinstance(self._token, str):
+            return None
+        if isinstance(self._token, RefreshingToken | AsyncRefreshingToken):
+            self._token.forget(refused.removeprefix("Bearer "))
+        again = await self.authorization()
+        return None if again == refused else again
+
+    def deadline(self, method: str, timeout: float | None) -> float:
+        """Return when a call has to be over, by time.monotonic."""
+        return time.monotonic() + policy.timeout_s(method, timeout, self._timeout_s)
+
+
+class AsyncUnary(Generic[RequestT, ResponseT]):
+    """An RPC that has one answer."""
+
+    def __init__(
+        self, channel: AsyncChannel, method: str, send: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT]
+    ) -> None:
+        self._channel, self._method, self._send = channel, method, send
+
+    async def __call__(
+        self,
+        request: RequestT,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - becomes gRPC's own deadline
+        metadata: Headers | None = None,
+    ) -> ResponseT:
+        """Call it, for at most `timeout` seconds; LlmrouterError when it fails."""
+        authorization = await self._channel.authorization()
+        others, request_id = headers_of(metadata)
+        deadline = self._channel.deadline(self._method, timeout)
+        try:
+            return await self._try(request, deadline, authorization, others, request_id)
+        except Unauthenticated:
+            again = await self._channel.renewed(authorization)
+            if again is None:
+                raise
+        return await self._try(request, deadline, again, others, request_id)
+
+    async def _try(
+        self, request: RequestT, deadline: float, authorization: Secret, others: Headers, request_id: str
+    ) -> ResponseT:
+        left = max(0.0, deadline - time.monotonic())
+        try:
+            return await self._send(request, timeout=left, metadata=((AUTHORIZATION, authorization), *pairs(others)))
+        except grpc.aio.AioRpcError as error:
+            raise failure(error, request_id) from error
+
+
+class AsyncStream(Generic[RequestT, ResponseT]):
+    """An RPC that has a stream of answers."""
+
+    def __init__(
+        self, channel: AsyncChannel, method: str, send: grpc.aio.UnaryStreamMultiCallable[RequestT, ResponseT]
+    ) -> None:
+        self._channel, self._method, self._send = channel, method, send
+
+    async def __call__(
+        self,
+        request: RequestT,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - becomes gRPC's own deadline
+        metadata: Headers | None = None,
+    ) -> AsyncIterator[ResponseT]:
+        """Call it when the first answer is asked for, for at most `timeout` seconds; LlmrouterError when it fails."""
+        authorization = await self._channel.authorization()
+        others, request_id = headers_of(metadata)
+        deadline = self._channel.deadline(self._method, timeout)
+        has_begun = False
+        try:
+            async for part in self._try(request, deadline, authorization, others, request_id):
+                has_begun = True
+                yield part
+        except Unauthenticated:
+            again = None if has_begun else await self._channel.renewed(authorization)
+            if again is None:
+                raise
+        else:
+            return
+        async for part in self._try(request, deadline, again, others, request_id):
+            yield part
+
+    async def _try(
+        self, request: RequestT, deadline: float, authorization: Secret, others: Headers, request_id: str
+    ) -> AsyncIterator[ResponseT]:
+        left = max(0.0, deadline - time.monotonic())
+        stream = self._send(request, timeout=left, metadata=((AUTHORIZATION, authorization), *pairs(others)))
+        try:
+            async for part in stream:
+                yield part
+        except grpc.aio.AioRpcError as error:
+            raise failure(error, request_id) from error
+        finally:
+            stream.cancel()
