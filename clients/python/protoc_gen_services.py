@@ -46,6 +46,8 @@ CONVERTED = {
 }
 """Messages for which Python has a type of its own, and what makes them of it."""
 HTTP_BODY = ".google.api.HttpBody"
+CONTENTS = ("contents", "async_contents")
+"""What makes bytes of them, for each of the clients."""
 WIDTH = 120
 
 
@@ -140,11 +142,11 @@ class Service:
             )
         elif method.server_streaming and method.output_type == HTTP_BODY:
             awaits = False
-            iterator = "AsyncIterator" if is_async else "Iterator"
-            self._typing.add(("collections.abc", iterator))
-            returned = f"{iterator}[bytes]"
-            loop = f"{'async ' if is_async else ''}for part in {called.removeprefix('await ')}"
-            body = [building, f"return (bytes(part.data) {loop})"]
+            generator = "AsyncGenerator" if is_async else "Generator"
+            self._typing.add(("collections.abc", generator))
+            self._imports.add((f"llmrouter.{'aio_' if is_async else ''}calls", CONTENTS[is_async]))
+            returned = f"{generator}[bytes, None{'' if is_async else ', None'}]"
+            body = [building, f"return {CONTENTS[is_async]}({called.removeprefix('await ')})"]
         elif not self._messages[method.output_type].descriptor.field:
             returned, body = "None", [building, called]
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import grpc
@@ -14,8 +15,9 @@ from llmrouter.errors import Unauthenticated
 from llmrouter.tokens import AsyncRefreshingToken, RefreshingToken, Secret, bearer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
+    from google.api.httpbody_pb2 import HttpBody
     from google.protobuf.message import Message
 
 RequestT = TypeVar("RequestT", bound="Message")
@@ -114,28 +116,30 @@ class AsyncStream(Generic[RequestT, ResponseT]):
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - becomes gRPC's own deadline
         metadata: Headers | None = None,
-    ) -> AsyncIterator[ResponseT]:
+    ) -> AsyncGenerator[ResponseT, None]:
         """Call it when the first answer is asked for, for at most `timeout` seconds; LlmrouterError when it fails."""
         authorization = await self._channel.authorization()
         others, request_id = headers_of(metadata)
         deadline = self._channel.deadline(self._method, timeout)
         has_begun = False
         try:
-            async for part in self._try(request, deadline, authorization, others, request_id):
-                has_begun = True
-                yield part
+            async with aclosing(self._try(request, deadline, authorization, others, request_id)) as parts:
+                async for part in parts:
+                    has_begun = True
+                    yield part
         except Unauthenticated:
             again = None if has_begun else await self._channel.renewed(authorization)
             if again is None:
                 raise
         else:
             return
-        async for part in self._try(request, deadline, again, others, request_id):
-            yield part
+        async with aclosing(self._try(request, deadline, again, others, request_id)) as parts:
+            async for part in parts:
+                yield part
 
     async def _try(
         self, request: RequestT, deadline: float, authorization: Secret, others: Headers, request_id: str
-    ) -> AsyncIterator[ResponseT]:
+    ) -> AsyncGenerator[ResponseT, None]:
         left = max(0.0, deadline - time.monotonic())
         stream = self._send(request, timeout=left, metadata=((AUTHORIZATION, authorization), *pairs(others)))
         try:
@@ -145,3 +149,10 @@ class AsyncStream(Generic[RequestT, ResponseT]):
             raise failure(error, request_id) from error
         finally:
             stream.cancel()
+
+
+async def async_contents(parts: AsyncGenerator[HttpBody, None]) -> AsyncGenerator[bytes, None]:
+    """Return the bytes of a stream of bodies; closing it ends the call."""
+    async with aclosing(parts):
+        async for part in parts:
+            yield bytes(part.data)

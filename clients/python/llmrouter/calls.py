@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, cast
 
 import grpc
@@ -13,8 +14,9 @@ from llmrouter.errors import REQUEST_ID_KEY, LlmrouterError, Trailing, Unauthent
 from llmrouter.tokens import RefreshingToken, Secret, bearer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
+    from google.api.httpbody_pb2 import HttpBody
     from google.protobuf.message import Message
 
 RequestT = TypeVar("RequestT", bound="Message")
@@ -97,7 +99,7 @@ class Stream(Generic[RequestT, ResponseT]):
 
     def __call__(
         self, request: RequestT, *, timeout: float | None = None, metadata: Headers | None = None
-    ) -> Iterator[ResponseT]:
+    ) -> Generator[ResponseT, None, None]:
         """Call it when the first answer is asked for, for at most `timeout` seconds; LlmrouterError when it fails."""
         authorization = self._channel.authorization()
         others, request_id = headers_of(metadata)
@@ -117,7 +119,7 @@ class Stream(Generic[RequestT, ResponseT]):
 
     def _try(
         self, request: RequestT, deadline: float, authorization: Secret, others: Headers, request_id: str
-    ) -> Iterator[ResponseT]:
+    ) -> Generator[ResponseT, None, None]:
         left = max(0.0, deadline - time.monotonic())
         stream = self._send(request, timeout=left, metadata=((AUTHORIZATION, authorization), *pairs(others)))
         try:
@@ -126,6 +128,13 @@ class Stream(Generic[RequestT, ResponseT]):
             raise failure(error, request_id) from error
         finally:
             stream.cancel()
+
+
+def contents(parts: Generator[HttpBody, None, None]) -> Generator[bytes, None, None]:
+    """Return the bytes of a stream of bodies; closing it ends the call."""
+    with closing(parts):
+        for part in parts:
+            yield bytes(part.data)
 
 
 def serializer(request: type[RequestT]) -> Callable[[RequestT], bytes]:

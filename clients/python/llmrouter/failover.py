@@ -121,31 +121,35 @@ def routed(plan: Plan[T]) -> Steps[Routed[T]]:
 def drive(steps: Steps[T], do: Callable[[Step], object]) -> T:
     """Do the steps, and return the result."""
     advance: Callable[[], Step] = partial(next, steps)
-    while True:
-        try:
+    try:
+        while True:
             step = advance()
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        try:
-            advance = partial(steps.send, do(step))
-        except BaseException as error:  # noqa: BLE001 - the walk raises it again, if it is not its business
-            advance = partial(steps.throw, error)
+            try:
+                advance = partial(steps.send, do(step))
+            except BaseException as error:  # noqa: BLE001 - the walk raises it again, if it is not its business
+                advance = partial(steps.throw, error)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        del advance  # an error would keep this frame, and this frame the error
 
 
 async def drive_async(steps: Steps[T], do: Callable[[Step], Awaitable[object]]) -> T:
     """Do the steps, and return the result."""
     advance: Callable[[], Step] = partial(next, steps)
-    while True:
-        try:
+    try:
+        while True:
             step = advance()
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        try:
-            advance = partial(steps.send, await do(step))
-        except BaseException as error:  # noqa: BLE001 - the walk raises it again, if it is not its business
-            advance = partial(steps.throw, error)
+            try:
+                advance = partial(steps.send, await do(step))
+            except BaseException as error:  # noqa: BLE001 - the walk raises it again, if it is not its business
+                advance = partial(steps.throw, error)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        del advance  # an error would keep this frame, and this frame the error
 
 
 class _Walk(Generic[T]):

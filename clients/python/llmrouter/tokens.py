@@ -33,8 +33,8 @@ class RefreshingToken:
     server has refused the token. One thread fetches while the others wait.
 
     >>> token = RefreshingToken(lambda: "a.b.c")
-    >>> token(), token
-    ('a.b.c', <RefreshingToken>)
+    >>> token(), token() == "a.b.c", token
+    ('***', True, <RefreshingToken>)
     """
 
     def __init__(self, fetch: Callable[[], str], *, clock: Callable[[], float] = time.time) -> None:
@@ -50,7 +50,7 @@ class RefreshingToken:
     def forget(self, token: str) -> None:
         """Fetch a new one for the next call, unless this one has been replaced already."""
         with self._lock:
-            if self._kept is not None and self._kept.token == token:
+            if self._kept is not None and self._kept.token == token.strip():
                 self._kept = None
 
     def __repr__(self) -> str:
@@ -72,7 +72,7 @@ class AsyncRefreshingToken:
 
     def forget(self, token: str) -> None:
         """Fetch a new one for the next call, unless this one has been replaced already."""
-        if self._kept is not None and self._kept.token == token:
+        if self._kept is not None and self._kept.token == token.strip():
             self._kept = None
 
     def __repr__(self) -> str:
@@ -83,8 +83,8 @@ class _Kept:
     __slots__ = ("_until", "token")
 
     def __init__(self, token: str) -> None:
-        self.token = Secret(token)
-        expires = expiry_of(token)
+        self.token = Secret(token.strip())
+        expires = expiry_of(self.token)
         self._until = None if expires is None else expires - LEEWAY_S
 
     def is_over(self, now: float) -> bool:

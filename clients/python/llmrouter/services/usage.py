@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from google.api.httpbody_pb2 import HttpBody
 
+from llmrouter.aio_calls import async_contents
+from llmrouter.calls import contents
 from llmrouter.pages import AsyncPages, Pages
 from llmrouter.v2.power_level_pb2 import PowerLevel
 from llmrouter.v2.usage_pb2 import AttemptFailure, Payer, UsageStatus
@@ -27,7 +29,7 @@ from llmrouter.v2.usage_service_pb2 import (
 from llmrouter.values import timestamp_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncGenerator, Generator, Iterable
     from datetime import datetime
 
     from llmrouter.aio_calls import AsyncChannel
@@ -193,7 +195,7 @@ class UsageService:
         user_id: str = "",
         timeout: float | None = None,
         headers: Headers | None = None,
-    ) -> Iterator[bytes]:
+    ) -> Generator[bytes, None, None]:
         """Streams the attempts of a period as CSV (RFC 4180, UTF-8, with a header), newest first.
 
         A text that a spreadsheet would take for a formula has an apostrophe before it. An export that cannot be
@@ -219,7 +221,7 @@ class UsageService:
             status=status,
             user_id=user_id,
         )
-        return (bytes(part.data) for part in self.ExportUsage(request, timeout=timeout, metadata=headers))
+        return contents(self.ExportUsage(request, timeout=timeout, metadata=headers))
 
     def record_usage(
         self,
@@ -460,7 +462,7 @@ class AsyncUsageService:
         user_id: str = "",
         timeout: float | None = None,
         headers: Headers | None = None,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Streams the attempts of a period as CSV (RFC 4180, UTF-8, with a header), newest first.
 
         A text that a spreadsheet would take for a formula has an apostrophe before it. An export that cannot be
@@ -486,7 +488,7 @@ class AsyncUsageService:
             status=status,
             user_id=user_id,
         )
-        return (bytes(part.data) async for part in self.ExportUsage(request, timeout=timeout, metadata=headers))
+        return async_contents(self.ExportUsage(request, timeout=timeout, metadata=headers))
 
     async def record_usage(
         self,
