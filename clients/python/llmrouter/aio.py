@@ -28,6 +28,12 @@ class AsyncClient(AsyncServices):
 
     Each attribute is a service: `await client.routing.route(power_level=ECO)`. A failed call raises a LlmrouterError.
     Every call takes `timeout` (seconds) and `headers`.
+
+    >>> async def first() -> str:
+    ...     async with AsyncClient("127.0.0.1:50051", token=TOKEN) as client:
+    ...         return (await client.routing.route(power_level=ECO)).primary.provider_name
+    >>> asyncio.run(first())
+    'Local vLLM'
     """
 
     def __init__(

@@ -28,6 +28,10 @@ class Client(Services):
 
     Each attribute is a service: `client.routing.route(power_level=ECO)`. A failed call raises a LlmrouterError. Every
     call takes `timeout` (seconds) and `headers`.
+
+    >>> with Client("127.0.0.1:50051", token=TOKEN) as client:
+    ...     client.routing.route(power_level=ECO).primary.provider_name
+    'Local vLLM'
     """
 
     def __init__(
