@@ -77,6 +77,9 @@ generate: $(INSTALLED) ## everything that is made from the protos and from Envoy
 	  $(sort $(PROTOS)) proto/google/rpc/error_details.proto # nothing imports the errors' details, but Envoy prints them
 	$(BIN)/python -m llmrouter_server.runtime.envoy_fields
 	$(BIN)/python -m llmrouter_server.runtime.envoy_messages
+	@if go -C clients/go tool -modfile=generate.mod protoc-gen-go --version >/dev/null; \
+	then $(BIN)/buf generate --template clients/go/buf.gen.yaml; \
+	else echo "without Go and its plugins, clients/go stays as it is (a test compares it with the protos)" >&2; fi
 
 check-generated: $(INSTALLED) ## the generated files are up to date
 	@git rev-parse --git-dir >/dev/null || exit 1; before=$$(git status --porcelain -- $(GENERATED); git diff -- $(GENERATED)); $(MAKE) --no-print-directory generate >/dev/null; \

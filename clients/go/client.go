@@ -1,0 +1,133 @@
+// Package llmrouter connects to llmrouter, which decides for each LLM request which model of which provider to use.
+// The messages and the documentation of each RPC are in the package llmrouterv2.
+package llmrouter
+
+import (
+	"context"
+	"net"
+	"regexp"
+	"strings"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"llmrouter.internal/llmrouter/llmrouterv2"
+)
+
+// A call without a deadline of its own has 10 s, an export 300 s. UNAVAILABLE is tried again, up to 4 attempts in all.
+const serviceConfig = `{"methodConfig": [
+	{"name": [{}], "timeout": "10s", "retryPolicy": {
+		"maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2,
+		"retryableStatusCodes": ["UNAVAILABLE"]}},
+	{"name": [{"service": "llmrouter.v2.UsageService", "method": "ExportUsage"}], "timeout": "300s"}
+]}`
+
+// gRPC's own pause after a failed connection, 1 s and more, would outlast all the attempts of a call.
+var reconnect = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+	MinConnectTimeout: 5 * time.Second,
+}
+
+// TokenSource returns the JSON Web Token to send; it is asked before each call, from any goroutine.
+type TokenSource func(context.Context) (string, error)
+
+// Token returns a source of always the same token.
+func Token(token string) TokenSource {
+	return func(context.Context) (string, error) { return token, nil }
+}
+
+// Client has a stub for each service. It is safe to share between goroutines; Close ends it.
+type Client struct {
+	*grpc.ClientConn
+	Audit       llmrouterv2.AuditServiceClient
+	Byok        llmrouterv2.ByokServiceClient
+	Credentials llmrouterv2.CredentialServiceClient
+	Health      llmrouterv2.HealthServiceClient
+	Models      llmrouterv2.ModelServiceClient
+	Providers   llmrouterv2.ProviderServiceClient
+	Routing     llmrouterv2.RoutingServiceClient
+	Settings    llmrouterv2.SettingsServiceClient
+	Usage       llmrouterv2.UsageServiceClient
+}
+
+// New prepares a connection, which is made with the first call; the error is about the target or the options.
+//
+// Loopback addresses and Unix sockets are reached in plain text, everything else over TLS with the system's
+// authorities; grpc.WithTransportCredentials(credentials.NewTLS(…)) sets others.
+func New(target string, token TokenSource, options ...grpc.DialOption) (*Client, error) {
+	if isLocal(target) {
+		return NewInsecure(target, token, options...)
+	}
+	return dial(target, perCall{token, true}, credentials.NewTLS(nil), options)
+}
+
+// NewInsecure is New in plain text, tokens included: only inside a network that does the encryption itself.
+func NewInsecure(target string, token TokenSource, options ...grpc.DialOption) (*Client, error) {
+	return dial(target, perCall{token, false}, insecure.NewCredentials(), options)
+}
+
+// Reason returns why a call failed, a value of ErrorReason without its prefix such as NO_ELIGIBLE_MODEL; empty when the
+// error did not come from the server itself. Branch on it, never on the message.
+func Reason(err error) string {
+	for _, detail := range status.Convert(err).Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == "llmrouter" {
+			return info.GetReason()
+		}
+	}
+	return ""
+}
+
+func dial(target string, token perCall, transport credentials.TransportCredentials, options []grpc.DialOption) (*Client, error) {
+	ours := []grpc.DialOption{
+		grpc.WithTransportCredentials(transport),
+		grpc.WithPerRPCCredentials(token),
+		grpc.WithDefaultServiceConfig(serviceConfig),
+		grpc.WithConnectParams(reconnect),
+	}
+	conn, err := grpc.NewClient(target, append(ours, options...)...)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{
+		ClientConn:  conn,
+		Audit:       llmrouterv2.NewAuditServiceClient(conn),
+		Byok:        llmrouterv2.NewByokServiceClient(conn),
+		Credentials: llmrouterv2.NewCredentialServiceClient(conn),
+		Health:      llmrouterv2.NewHealthServiceClient(conn),
+		Models:      llmrouterv2.NewModelServiceClient(conn),
+		Providers:   llmrouterv2.NewProviderServiceClient(conn),
+		Routing:     llmrouterv2.NewRoutingServiceClient(conn),
+		Settings:    llmrouterv2.NewSettingsServiceClient(conn),
+		Usage:       llmrouterv2.NewUsageServiceClient(conn),
+	}, nil
+}
+
+type perCall struct {
+	token TokenSource
+	needs bool
+}
+
+func (c perCall) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
+	token, err := c.token(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]string{"authorization": "Bearer " + token}, nil
+}
+
+func (c perCall) RequireTransportSecurity() bool { return c.needs }
+
+var scheme = regexp.MustCompile(`^(dns|passthrough):/*`)
+
+func isLocal(target string) bool {
+	if strings.HasPrefix(target, "unix:") || strings.HasPrefix(target, "unix-abstract:") {
+		return true
+	}
+	host, _, err := net.SplitHostPort(scheme.ReplaceAllString(target, ""))
+	return err == nil && (host == "localhost" || net.ParseIP(host).IsLoopback())
+}

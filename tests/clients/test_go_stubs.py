@@ -1,0 +1,45 @@
+"""The committed Go stubs are those of the protos; known also where there is no Go."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from google.api import annotations_pb2, field_behavior_pb2  # noqa: F401 - else their options are compared as bytes
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+TOP = Path(__file__).resolve().parents[2]
+STUBS = TOP / "clients" / "go" / "llmrouterv2"
+PROTOS = sorted((TOP / "proto" / "llmrouter" / "v2").glob("*.proto"))
+MADE_EVERYWHERE = TOP / "envoy" / "llmrouter.binpb"
+"""What `make check-generated` compares with the protos also without Go."""
+
+
+def descriptor_in(source: str) -> Message:
+    """Read the file descriptor that a Go file holds as a string; its escapes are those of Python's bytes too."""
+    found = re.search(r'_rawDesc = "" \+\n((?:\t".*"(?: \+)?\n)+)', source)
+    assert found
+    parts = re.findall(r'^\t(".*")(?: \+)?$', found[1], re.MULTILINE)
+    raw = b"".join(ast.literal_eval("b" + part) for part in parts)
+    return FileDescriptorProto.FromString(raw)
+
+
+@pytest.mark.parametrize("proto", PROTOS, ids=lambda proto: proto.stem)
+def test_the_go_stubs_are_up_to_date(proto: Path) -> None:
+    every = FileDescriptorSet.FromString(MADE_EVERYWHERE.read_bytes()).file
+    [wanted] = [file for file in every if file.name == f"llmrouter/v2/{proto.name}"]
+    held = descriptor_in((STUBS / f"{proto.stem}.pb.go").read_text())
+    held.ClearField("options")  # the Go package, which the protos do not name
+    assert held == wanted, "run make generate where Go is"
+
+
+def test_there_are_no_stubs_but_those_of_the_protos() -> None:
+    services = {proto.stem for proto in PROTOS if proto.stem.endswith("_service")}
+    wanted = {f"{proto.stem}.pb.go" for proto in PROTOS} | {f"{service}_grpc.pb.go" for service in services}
+    assert {file.name for file in STUBS.iterdir()} == wanted
