@@ -10,9 +10,11 @@ import re
 import sys
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
+
+from llmrouter_server.admin.options import LazyGroup, fail, home_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,18 +79,11 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
         yield tell
 
 
-home_option = click.option(
-    "--home",
-    type=click.Path(path_type=Path, file_okay=False, readable=False),
-    default=Path(".llmrouter"),
-    envvar="LLMROUTER_HOME",
-    show_default=True,
-    show_envvar=True,
-    help="Folder of the local stack's data, keys and logs.",
+@click.group(
+    cls=LazyGroup,
+    lazy={name: f"llmrouter_server.admin.{name}:{name}" for name in ("providers", "models", "usage")},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="llmrouter-server", message="llmrouter %(version)s")
 def main() -> None:
     """Decide, for each LLM request, which model of which provider to use."""
@@ -192,9 +187,18 @@ def token(role: RoleName, user: UUID | None, ttl: int, home: Path) -> None:
     click.echo(identity.mint(role, user, ttl))
 
 
-@main.group()
+@main.group(
+    cls=LazyGroup,
+    lazy={
+        "list": "llmrouter_server.admin.keys:list_keys",
+        **{
+            name: f"llmrouter_server.admin.keys:{name}"
+            for name in ("store", "verify", "activate", "deactivate", "delete")
+        },
+    },
+)
 def keys() -> None:
-    """Look after the stored provider keys."""
+    """Look after your own provider keys; with `rotate`, after everybody's."""
 
 
 @keys.command()
@@ -326,9 +330,3 @@ def required_setting(variable: str) -> str:
     if not value:
         fail(f"{variable} is required and missing")
     return value
-
-
-def fail(message: str, exit_code: int = 1) -> NoReturn:
-    """Say it in one line on stderr and exit."""
-    click.echo(f"llmrouter: {message}", err=True)
-    sys.exit(exit_code)

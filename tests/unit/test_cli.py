@@ -51,9 +51,18 @@ def imported_by(code: str) -> set[str]:
     return set(json.loads(done.stdout))
 
 
+HEAVY = {"asyncpg", "grpc", "jwt", "cryptography", "asyncio", "google.protobuf"}
+
+
 def test_help_imports_nothing_heavy() -> None:
     modules = imported_by("import llmrouter_server.cli")
-    assert not modules & {"asyncpg", "grpc", "jwt", "cryptography", "asyncio", "google.protobuf"}
+    assert not modules & HEAVY
+    assert {name for name in modules if "_server.admin." in name} == {"llmrouter_server.admin.options"}
+
+
+def test_help_of_what_speaks_grpc_does_not_import_it() -> None:
+    groups = ("providers", "models", "keys", "usage")
+    assert not imported_by(f"import {', '.join(f'llmrouter_server.admin.{group}' for group in groups)}") & HEAVY
 
 
 def test_the_server_never_imports_the_embedded_programs() -> None:
