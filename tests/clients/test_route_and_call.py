@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 
-from gateway import faults
-from gateway.faults import OK
+from gateway import behaviour, faults, refusals
+from gateway.answers import OK
 from llmrouter import (
     ECO,
     AllAttemptsFailed,
@@ -134,8 +134,8 @@ async def test_the_first_model_answers_and_its_usage_is_recorded(
 async def test_who_fails_is_replaced_by_the_next_and_each_attempt_is_recorded(
     client_world: ClientWorld, walk: Walker, recorded: Recorded
 ) -> None:
-    client_world.providers["A"].behave(faults.status(500))
-    client_world.providers["B"].behave(faults.rate_limited())
+    client_world.providers["A"].behave(refusals.status(500))
+    client_world.providers["B"].behave(refusals.rate_limited())
     routed = await walk(client_world, request_id="order-17")
     assert (routed.attempt.number, routed.attempt.model_name) == (3, "model-c")
     assert [FAILURE(failed.failure) for failed in routed.failures] == [
@@ -159,17 +159,17 @@ async def test_who_fails_is_replaced_by_the_next_and_each_attempt_is_recorded(
 @pytest.mark.parametrize(
     ("fault", "failure"),
     [
-        (faults.unauthorized(), "UNAUTHORIZED"),
-        (faults.no_such_model(), "CALLER"),
-        (faults.no_quota(), "RATE_LIMITED"),
+        (refusals.unauthorized(), "UNAUTHORIZED"),
+        (refusals.no_such_model(), "CALLER"),
+        (refusals.no_quota(), "RATE_LIMITED"),
         (faults.reset_before_headers(), "CONNECT"),
         (faults.reset_after(2), "CONNECT"),
-        (faults.too_long("openai"), "CALLER"),
+        (refusals.too_long("openai"), "CALLER"),
     ],
     ids=str,
 )
 async def test_what_is_about_the_provider_goes_to_the_next(
-    client_world: ClientWorld, router: OwnServer, fault: faults.Fault, failure: str
+    client_world: ClientWorld, router: OwnServer, fault: behaviour.Fault, failure: str
 ) -> None:
     client_world.providers["A"].behave(fault)
     routed = await Walker(router, is_async=True)(client_world)
@@ -195,7 +195,7 @@ async def test_an_answer_that_does_not_come_in_time_goes_to_the_next(
 async def test_what_is_about_the_request_is_raised_as_it_is(
     client_world: ClientWorld, walk: Walker, recorded: Recorded
 ) -> None:
-    client_world.providers["A"].behave(faults.content_filter())
+    client_world.providers["A"].behave(refusals.content_filter())
     with pytest.raises(openai.BadRequestError):
         await walk(client_world)
     assert client_world.providers["B"].chats == []
@@ -221,7 +221,7 @@ async def test_a_mistake_in_the_program_is_raised_as_it_is_and_is_nobodys_fault(
 
 async def test_when_all_fail_the_exception_has_each_ones_error(client_world: ClientWorld, walk: Walker) -> None:
     for provider in client_world.providers.values():
-        provider.behave(faults.status(500))
+        provider.behave(refusals.status(500))
     with pytest.raises(AllAttemptsFailed) as caught:
         await walk(client_world)
     error = caught.value
@@ -238,7 +238,7 @@ async def test_when_all_fail_the_exception_has_each_ones_error(client_world: Cli
 async def test_nobody_else_is_asked_once_the_answer_has_begun(
     client_world: ClientWorld, router: OwnServer, recorded: Recorded
 ) -> None:
-    client_world.providers["A"].behave(faults.status(500))
+    client_world.providers["A"].behave(refusals.status(500))
 
     def begun(attempt: Attempt) -> ChatCompletion:
         attempt.commit()
@@ -358,7 +358,7 @@ async def test_an_answer_is_not_lost_when_its_usage_cannot_be_recorded(
     client_world: ClientWorld, walk: Walker, recorded: Recorded, caplog: pytest.LogCaptureFixture
 ) -> None:
     """More tokens than a record can hold: the server refuses it."""
-    client_world.providers["A"].behave(faults.status(500))
+    client_world.providers["A"].behave(refusals.status(500))
     routed = await walk(client_world, usage_of=lambda _: Usage(input_tokens=2_000_000_000, output_tokens=1))
     assert routed.answer.choices[0].message.content == OK.text
     [lost] = routed.unreported
