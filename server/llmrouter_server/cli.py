@@ -137,10 +137,13 @@ def reconcile(journal: Path, follow: bool) -> None:
     stays as it is. Needs DATABASE_URL.
     """
     import asyncio
+    import signal
 
     from llmrouter_server.gateway.journal import reconcile_file
     from llmrouter_server.runtime.command import CommandError
 
+    # Like Ctrl-C. In a container this is process 1, which the kernel spares a signal that it does not handle.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         try:
             asyncio.run(reconcile_file(required_setting("DATABASE_URL"), journal, follow=follow, say=click.echo))

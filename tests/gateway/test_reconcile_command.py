@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -56,6 +60,24 @@ async def test_the_command_follows_until_it_is_stopped(gateway: Gateway, path: P
     following.cancel()
     await asyncio.wait({following})
     assert said == ["1 recorded, 1 lines read, 0 of them unreadable"]
+
+
+async def test_sigterm_ends_it_well(gateway: Gateway, path: Path, database_url: str) -> None:
+    """In a container it is process 1, which the kernel spares a signal that it does not handle."""
+    append(path, line(await gateway.begin()))
+    environment = os.environ | {"DATABASE_URL": database_url}
+    command = (sys.executable, "-m", "llmrouter_server", "reconcile", "--follow", str(path))
+    process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=PIPE)
+    try:
+        async with asyncio.timeout(30):
+            assert process.stdout is not None
+            assert (await process.stdout.readline()).startswith(b"1 recorded")
+            process.terminate()
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
 
 
 async def test_the_command_says_in_one_sentence_what_it_cannot_do(
