@@ -131,6 +131,12 @@ def test_only_envoy_reaches_what_holds_credentials() -> None:
     assert rule["from"] == [{"podSelector": {"matchLabels": {NAME: "llmrouter-edge"}}}]
 
 
+def test_the_overlays_patch_finds_postgres_in_every_policy() -> None:
+    """It says where Postgres is by the place of the rule."""
+    for policy in of_kind("NetworkPolicy"):
+        assert policy["spec"]["egress"][1] == {"ports": [{"port": 5432, "protocol": "TCP"}]}
+
+
 def test_there_is_time_to_drain() -> None:
     defaults = {each.name: each.default for each in fields(Settings)}
     server, envoy = workloads()["llmrouter"], workloads()["llmrouter-edge"]

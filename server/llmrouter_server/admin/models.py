@@ -74,7 +74,7 @@ def _properties(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group()
 def models() -> None:
-    """Look at the models and change them. Changing needs the role admin.
+    """Look at the models and change them. All but `list` needs the role admin.
 
     MODEL is a name, with --provider where several providers have it, or a UUID.
     """
