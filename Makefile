@@ -76,6 +76,8 @@ generate: $(INSTALLED) ## everything that is made from the protos and from Envoy
 	$(BIN)/python -m grpc_tools.protoc -Iproto --include_imports --descriptor_set_out=envoy/llmrouter.binpb \
 	  $(sort $(PROTOS)) proto/google/rpc/error_details.proto # nothing imports the errors' details, but Envoy prints them
 	$(BIN)/python -m llmrouter_server.runtime.envoy_fields
+	set -o pipefail; $(BIN)/python -m grpc_tools.protoc -Iproto --include_imports --include_source_info \
+	  --descriptor_set_out=/dev/stdout $(sort $(PROTOS)) | $(BIN)/python -m llmrouter_server.runtime.openapi
 	$(BIN)/python -m llmrouter_server.runtime.envoy_messages
 	@if go -C clients/go tool -modfile=generate.mod protoc-gen-go --version >/dev/null; \
 	then $(BIN)/buf generate --template clients/go/buf.gen.yaml; \

@@ -46,6 +46,8 @@ class Player:
     providers: dict[str, str]
     models: dict[str, str]
     user: uuid.UUID = field(default_factory=uuid.uuid4)
+    hold: Callable[[str, str, Any, http_json.Answer], None] = lambda *_: None
+    """Is shown each exchange: method, path below `url`, body and answer."""
 
     def play(self, name: str) -> http_json.Answer:
         golden = json.loads((FOLDER / f"{name}.json").read_text())
@@ -85,7 +87,9 @@ class Player:
             padding = request["text_of_bytes"] - len('{"task_type": ""}')
             body = '{"task_type": "' + "x" * padding + '"}'
         token = self.token(step["as"], self.user) if step["as"] else None
-        return http_json.call(request["method"], self.url + request["path"], token=token, body=body)
+        answer = http_json.call(request["method"], self.url + request["path"], token=token, body=body)
+        self.hold(request["method"], request["path"], body, answer)
+        return answer
 
 
 def fill(value: Any, variables: dict[str, str]) -> Any:

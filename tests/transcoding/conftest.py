@@ -8,6 +8,7 @@ import pytest_asyncio
 
 import http_json
 from conftest import make_open_folder
+from contract import API, Contract
 from golden import Player
 from llmrouter import Client
 from llmrouter_server.runtime.local_stack import LocalStack, Ports
@@ -66,18 +67,23 @@ async def strict_edge(issuer: Issuer, tmp_path: Any) -> AsyncIterator[Edge]:
     await edge.stop()
 
 
-@pytest.fixture
-def player(stack: LocalStack, recording_client: Client) -> Player:
-    return player_of(stack, recording_client)
+@pytest.fixture(scope="session")
+def contract() -> Contract:
+    return Contract()
 
 
 @pytest.fixture
-def other_player(other_stack: LocalStack) -> Iterator[Player]:
+def player(stack: LocalStack, recording_client: Client, contract: Contract) -> Player:
+    return player_of(stack, recording_client, contract)
+
+
+@pytest.fixture
+def other_player(other_stack: LocalStack, contract: Contract) -> Iterator[Player]:
     with Client(other_stack.grpc_address, token=other_stack.identity.mint("service")) as client:
-        yield player_of(other_stack, client)
+        yield player_of(other_stack, client, contract)
 
 
-def player_of(stack: LocalStack, recording_client: Client) -> Player:
+def player_of(stack: LocalStack, recording_client: Client, contract: Contract) -> Player:
     admin = stack.identity.mint("admin")
     providers = http_json.call("GET", f"{stack.base_url}/providers?page_size=500", token=admin).json["providers"]
     models = http_json.call("GET", f"{stack.base_url}/models", token=admin).json["models"]
@@ -87,4 +93,5 @@ def player_of(stack: LocalStack, recording_client: Client) -> Player:
         record=recording_client.usage.RecordUsage,
         providers={provider["name"]: provider["provider_id"] for provider in providers},
         models={model["model_name"]: model["model_id"] for model in models},
+        hold=lambda method, path, body, answer: contract.hold(method, API + path, body, answer),
     )

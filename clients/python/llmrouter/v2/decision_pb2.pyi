@@ -123,19 +123,19 @@ class ModelVerdict(_message.Message):
     exclusion_detail: _builtins.str
     """The figures behind the exclusion, in words, for instance `holds 32768 tokens, 100000 were asked for`."""
     composite_score: _builtins.float
-    """Sum of the three scores, each times its weight, 0 to 1. Like all below, absent for an excluded model."""
+    """Sum of the three scores, each times its weight, 0 to 1. Absent: excluded."""
     cost_score: _builtins.float
-    """1 - cost / (cost of the dearest candidate)."""
+    """1 - cost / (cost of the dearest candidate). Absent: excluded."""
     latency_score: _builtins.float
-    """1 - latency / (latency of the slowest candidate)."""
+    """1 - latency / (latency of the slowest candidate). Absent: excluded."""
     quality_score: _builtins.float
-    """Quality rating / 10."""
+    """Quality rating / 10. Absent: excluded."""
     cost_usd: _builtins.float
-    """The cost that was compared, in US dollars: of the estimated tokens, or of a million each way."""
+    """The cost that was compared, in US dollars: of the estimated tokens, or of a million each way. Absent: excluded."""
     latency_ms: _builtins.int
-    """The latency that was compared, in milliseconds."""
+    """The latency that was compared, in milliseconds. Absent: excluded."""
     latency_is_live: _builtins.bool
-    """True when latency_ms is the median of recent attempts instead of the catalogue's figure."""
+    """True when latency_ms is the median of recent attempts instead of the catalogue's figure. Absent: excluded."""
     def __init__(
         self,
         *,

@@ -87,18 +87,18 @@ class ProviderHealth(_message.Message):
     p50_latency_ms: _builtins.int
     """Median latency of the successful attempts, in milliseconds. Absent: none with a known latency."""
     p95_latency_ms: _builtins.int
-    """95th percentile of the same."""
+    """95th percentile of the same. Absent: likewise."""
     consecutive_failures: _builtins.int
     """Failures since the last success."""
     model_count: _builtins.int
     """Its enabled models."""
     @_builtins.property
     def last_success_at(self) -> _timestamp_pb2.Timestamp:
-        """When an attempt last succeeded, within the window."""
+        """When an attempt last succeeded, within the window. Absent: none did."""
 
     @_builtins.property
     def last_failure_at(self) -> _timestamp_pb2.Timestamp:
-        """When an attempt last failed by the provider's fault, within the window."""
+        """When an attempt last failed by the provider's fault, within the window. Absent: none did."""
 
     @_builtins.property
     def next_probe_at(self) -> _timestamp_pb2.Timestamp:

@@ -231,23 +231,23 @@ class UpdateModelRequest(_message.Message):
     model_id: _builtins.str
     """UUID of the model, from the path."""
     model_name: _builtins.str
-    """New identifier."""
+    """New identifier, 1 to 200 characters."""
     display_name: _builtins.str
-    """New name to show."""
+    """New name to show, 1 to 200 characters."""
     power_level: _power_level_pb2.PowerLevel.ValueType
     """New power level."""
     input_cost_per_1m: _builtins.float
-    """New price of input tokens."""
+    """New price of input tokens, 0 to 999,999 with at most 4 decimals."""
     output_cost_per_1m: _builtins.float
-    """New price of output tokens."""
+    """New price of output tokens, 0 to 999,999 with at most 4 decimals."""
     avg_latency_ms: _builtins.int
-    """New typical latency."""
+    """New typical latency, 0 to 3,600,000 milliseconds."""
     quality_score: _builtins.float
-    """New quality rating."""
+    """New quality rating, 0 to 10 with at most 2 decimals."""
     supports_streaming: _builtins.bool
     """Whether it can stream."""
     max_context_tokens: _builtins.int
-    """New context size."""
+    """New context size, 1 to 1,000,000,000 tokens."""
     is_enabled: _builtins.bool
     """Enable or disable."""
     etag: _builtins.str

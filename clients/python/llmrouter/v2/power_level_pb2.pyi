@@ -23,7 +23,7 @@ class _PowerLevel:
 class _PowerLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PowerLevel.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     POWER_LEVEL_UNSPECIFIED: _PowerLevel.ValueType  # 0
-    """Not given: the caller's preferred power level is used where one is needed."""
+    """Not given: the caller's preferred power level is used where one is needed. Never returned."""
     ECO: _PowerLevel.ValueType  # 1
     """Free or very cheap models."""
     BALANCED: _PowerLevel.ValueType  # 2
@@ -40,7 +40,7 @@ class PowerLevel(_PowerLevel, metaclass=_PowerLevelEnumTypeWrapper):
     """
 
 POWER_LEVEL_UNSPECIFIED: PowerLevel.ValueType  # 0
-"""Not given: the caller's preferred power level is used where one is needed."""
+"""Not given: the caller's preferred power level is used where one is needed. Never returned."""
 ECO: PowerLevel.ValueType  # 1
 """Free or very cheap models."""
 BALANCED: PowerLevel.ValueType  # 2

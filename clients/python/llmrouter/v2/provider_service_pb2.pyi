@@ -94,7 +94,7 @@ class CreateProviderRequest(_message.Message):
     name: _builtins.str
     """Unique name, 1 to 100 characters."""
     provider_type: _builtins.str
-    """The kind of API, for instance `openai`."""
+    """The kind of API, for instance `openai`, 1 to 50 characters."""
     api_endpoint: _builtins.str
     """Base URL of its OpenAI-compatible API. A loopback, private or link-local address is refused unless the operator
     has allowed it.
@@ -157,9 +157,9 @@ class UpdateProviderRequest(_message.Message):
     provider_id: _builtins.str
     """UUID of the provider, from the path."""
     name: _builtins.str
-    """New name."""
+    """New name, 1 to 100 characters."""
     provider_type: _builtins.str
-    """New kind of API."""
+    """New kind of API, 1 to 50 characters."""
     api_endpoint: _builtins.str
     """New base URL."""
     requires_byok: _builtins.bool
@@ -167,7 +167,7 @@ class UpdateProviderRequest(_message.Message):
     is_enabled: _builtins.bool
     """Enable or disable."""
     priority: _builtins.int
-    """New priority."""
+    """New priority, 0 to 1000."""
     etag: _builtins.str
     """The etag of the provider as it was read: the change is made only if it is still that. Default: whatever it is."""
     @_builtins.property

@@ -197,7 +197,7 @@ class RouteResponse(_message.Message):
 
     @_builtins.property
     def explanation(self) -> _decision_pb2.Decision:
-        """With `explain`: every fact the decision was made from, and the fate of every model of the catalogue."""
+        """Every fact the decision was made from, and the fate of every model of the catalogue. Absent without `explain`."""
 
     def __init__(
         self,

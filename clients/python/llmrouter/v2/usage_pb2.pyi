@@ -26,7 +26,7 @@ class _UsageStatus:
 class _UsageStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsageStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     USAGE_STATUS_UNSPECIFIED: _UsageStatus.ValueType  # 0
-    """Not given: success."""
+    """Not given: success. Never returned."""
     USAGE_STATUS_SUCCESS: _UsageStatus.ValueType  # 1
     """The provider answered."""
     USAGE_STATUS_ERROR: _UsageStatus.ValueType  # 2
@@ -36,7 +36,7 @@ class UsageStatus(_UsageStatus, metaclass=_UsageStatusEnumTypeWrapper):
     """Whether an attempt succeeded."""
 
 USAGE_STATUS_UNSPECIFIED: UsageStatus.ValueType  # 0
-"""Not given: success."""
+"""Not given: success. Never returned."""
 USAGE_STATUS_SUCCESS: UsageStatus.ValueType  # 1
 """The provider answered."""
 USAGE_STATUS_ERROR: UsageStatus.ValueType  # 2
@@ -94,7 +94,7 @@ class _Payer:
 class _PayerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Payer.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PAYER_UNSPECIFIED: _Payer.ValueType  # 0
-    """Not given: the user's key when one is active for the provider, else the platform."""
+    """Not given: the user's key when one is active for the provider, else the platform. Never returned."""
     PAYER_USER_KEY: _Payer.ValueType  # 1
     """The user's own key."""
     PAYER_PLATFORM: _Payer.ValueType  # 2
@@ -104,7 +104,7 @@ class Payer(_Payer, metaclass=_PayerEnumTypeWrapper):
     """Whose key paid an attempt."""
 
 PAYER_UNSPECIFIED: Payer.ValueType  # 0
-"""Not given: the user's key when one is active for the provider, else the platform."""
+"""Not given: the user's key when one is active for the provider, else the platform. Never returned."""
 PAYER_USER_KEY: Payer.ValueType  # 1
 """The user's own key."""
 PAYER_PLATFORM: Payer.ValueType  # 2
