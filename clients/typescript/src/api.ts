@@ -21,6 +21,16 @@ export interface AdminChange {
   after: Record<string, unknown>;
 }
 
+/** What went wrong: google.rpc.Status as JSON. */
+export interface ApiError {
+  /** The gRPC status code. */
+  code: number;
+  /** What went wrong, for people. */
+  message: string;
+  /** The reason comes first, then what else is known. */
+  details: (ErrorInfo | InvalidFields | RetryInfo)[];
+}
+
 /**
  * Why an attempt failed, which decides whose fault it was.
  *
@@ -104,16 +114,6 @@ export interface Decision {
 
 /** Response of DeleteKey: nothing. */
 export interface DeleteKeyResponse {
-}
-
-/** What went wrong: google.rpc.Status as JSON. */
-export interface Error {
-  /** The gRPC status code. */
-  code: number;
-  /** What went wrong, for people. */
-  message: string;
-  /** The reason comes first, then what else is known. */
-  details: (ErrorInfo | InvalidFields | RetryInfo)[];
 }
 
 /** Why it went wrong: what programs branch on. */

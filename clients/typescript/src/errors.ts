@@ -1,4 +1,4 @@
-import type { Error as ErrorBody, ErrorReason, FieldViolation } from "./api.js";
+import type { ApiError, ErrorReason, FieldViolation } from "./api.js";
 
 /** Why a call failed: the API's reasons, or UNKNOWN for an answer that is not the API's, such as a proxy's page. */
 export type FailureReason = ErrorReason | "UNKNOWN";
@@ -75,11 +75,11 @@ export async function errorOf(answer: Response): Promise<LlmRouterError> {
   return new LlmRouterError(body.message, { reason, metadata, violations, ...known });
 }
 
-function parse(text: string): ErrorBody | undefined {
+function parse(text: string): ApiError | undefined {
   try {
     const body: unknown = JSON.parse(text);
     const isOurs = typeof body === "object" && body !== null && "message" in body && "details" in body && Array.isArray(body.details);
-    return isOurs ? (body as ErrorBody) : undefined;
+    return isOurs ? (body as ApiError) : undefined;
   } catch {
     return undefined;
   }

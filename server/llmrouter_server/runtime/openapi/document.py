@@ -23,7 +23,7 @@ llmrouter decides, for each LLM request, which model of which provider to use.
 every field, also those that are zero or empty, but for those that say when they are absent. Unknown fields and query \
 parameters are refused. An absent field (or null) of an update leaves the value as it is.
 
-**Errors** have one shape, `Error`. Branch on its reason, never on the message.
+**Errors** have one shape, `ApiError`. Branch on its reason, never on the message.
 
 **Lists** come in pages: pass `next_page_token` as `page_token` until it is empty.
 

@@ -101,7 +101,7 @@ class Failures:
             self.responses[key] = {
                 "description": "\n".join(f"- `{name}`: {self.reasons[name].meaning}" for name in ordered),
                 "headers": headers,
-                "content": {"application/json": {"schema": {"allOf": [_component("schemas", "Error"), only]}}},
+                "content": {"application/json": {"schema": {"allOf": [_component("schemas", "ApiError"), only]}}},
             }
         return _component("responses", key)
 
@@ -114,7 +114,7 @@ class Failures:
                 "description": f"{self._about}\n\n{lines}",
                 "enum": list(self.reasons),
             },
-            "Error": _object(
+            "ApiError": _object(
                 "What went wrong: google.rpc.Status as JSON.",
                 code=_whole("The gRPC status code.", low=1, high=16),
                 message=_text("What went wrong, for people."),

@@ -1,8 +1,8 @@
 """The TypeScript client's types and operations, from the document.
 
-Our own, because it is little, and because `make generate` must need nothing but Python: a request is one flat object, as
-in the protos; what a call needs to know of it is a verb, a path and, for a GET or DELETE, nothing more: fields that the
-path does not take go into the query, else into the body.
+Our own, because it is little, and because `make generate` must need nothing but Python. A request is one flat object,
+as in the protos; all that a call needs to know is a verb and a path: fields that the path does not take go into the
+body of a POST or PUT, else into the query.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ _WIDTH = 110
 
 def make_typescript(document: dict[str, Any]) -> str:
     """Return the module with an interface for each schema and a function for each operation."""
-    schemas = {
-        name: schema for name, schema in document["components"]["schemas"].items() if not name.startswith(_CHAT)
-    }
+    schemas = {name: schema for name, schema in document["components"]["schemas"].items() if not name.startswith(_CHAT)}
     operations = [
         (verb, path, operation)
         for path, item in document["paths"].items()
@@ -121,8 +119,8 @@ def _type(schema: dict[str, Any]) -> str:
 
 def _plain(kind: str, schema: dict[str, Any]) -> str:
     if kind == "array":
-        inner = _type(schema["items"])
-        return f"({inner})[]" if "|" in inner else f"{inner}[]"
+        element = _type(schema["items"])
+        return f"({element})[]" if "|" in element else f"{element}[]"
     if kind == "object":
         inner = schema.get("additionalProperties")
         return f"Record<string, {_type(inner) if isinstance(inner, dict) else 'unknown'}>"
