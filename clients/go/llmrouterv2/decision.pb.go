@@ -131,19 +131,19 @@ type ModelVerdict struct {
 	Exclusion Exclusion `protobuf:"varint,7,opt,name=exclusion,proto3,enum=llmrouter.v2.Exclusion" json:"exclusion,omitempty"`
 	// The figures behind the exclusion, in words, for instance `holds 32768 tokens, 100000 were asked for`.
 	ExclusionDetail string `protobuf:"bytes,8,opt,name=exclusion_detail,json=exclusionDetail,proto3" json:"exclusion_detail,omitempty"`
-	// Sum of the three scores, each times its weight, 0 to 1. Like all below, absent for an excluded model.
+	// Sum of the three scores, each times its weight, 0 to 1. Absent: excluded.
 	CompositeScore *float64 `protobuf:"fixed64,9,opt,name=composite_score,json=compositeScore,proto3,oneof" json:"composite_score,omitempty"`
-	// 1 - cost / (cost of the dearest candidate).
+	// 1 - cost / (cost of the dearest candidate). Absent: excluded.
 	CostScore *float64 `protobuf:"fixed64,10,opt,name=cost_score,json=costScore,proto3,oneof" json:"cost_score,omitempty"`
-	// 1 - latency / (latency of the slowest candidate).
+	// 1 - latency / (latency of the slowest candidate). Absent: excluded.
 	LatencyScore *float64 `protobuf:"fixed64,11,opt,name=latency_score,json=latencyScore,proto3,oneof" json:"latency_score,omitempty"`
-	// Quality rating / 10.
+	// Quality rating / 10. Absent: excluded.
 	QualityScore *float64 `protobuf:"fixed64,12,opt,name=quality_score,json=qualityScore,proto3,oneof" json:"quality_score,omitempty"`
-	// The cost that was compared, in US dollars: of the estimated tokens, or of a million each way.
+	// The cost that was compared, in US dollars: of the estimated tokens, or of a million each way. Absent: excluded.
 	CostUsd *float64 `protobuf:"fixed64,13,opt,name=cost_usd,json=costUsd,proto3,oneof" json:"cost_usd,omitempty"`
-	// The latency that was compared, in milliseconds.
+	// The latency that was compared, in milliseconds. Absent: excluded.
 	LatencyMs *uint32 `protobuf:"varint,14,opt,name=latency_ms,json=latencyMs,proto3,oneof" json:"latency_ms,omitempty"`
-	// True when latency_ms is the median of recent attempts instead of the catalogue's figure.
+	// True when latency_ms is the median of recent attempts instead of the catalogue's figure. Absent: excluded.
 	LatencyIsLive *bool `protobuf:"varint,15,opt,name=latency_is_live,json=latencyIsLive,proto3,oneof" json:"latency_is_live,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

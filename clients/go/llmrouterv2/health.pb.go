@@ -100,11 +100,11 @@ type ProviderHealth struct {
 	SuccessRate *float64 `protobuf:"fixed64,5,opt,name=success_rate,json=successRate,proto3,oneof" json:"success_rate,omitempty"`
 	// Median latency of the successful attempts, in milliseconds. Absent: none with a known latency.
 	P50LatencyMs *uint32 `protobuf:"varint,6,opt,name=p50_latency_ms,json=p50LatencyMs,proto3,oneof" json:"p50_latency_ms,omitempty"`
-	// 95th percentile of the same.
+	// 95th percentile of the same. Absent: likewise.
 	P95LatencyMs *uint32 `protobuf:"varint,7,opt,name=p95_latency_ms,json=p95LatencyMs,proto3,oneof" json:"p95_latency_ms,omitempty"`
-	// When an attempt last succeeded, within the window.
+	// When an attempt last succeeded, within the window. Absent: none did.
 	LastSuccessAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_success_at,json=lastSuccessAt,proto3" json:"last_success_at,omitempty"`
-	// When an attempt last failed by the provider's fault, within the window.
+	// When an attempt last failed by the provider's fault, within the window. Absent: none did.
 	LastFailureAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=last_failure_at,json=lastFailureAt,proto3" json:"last_failure_at,omitempty"`
 	// Failures since the last success.
 	ConsecutiveFailures uint32 `protobuf:"varint,10,opt,name=consecutive_failures,json=consecutiveFailures,proto3" json:"consecutive_failures,omitempty"`

@@ -356,23 +356,23 @@ type UpdateModelRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UUID of the model, from the path.
 	ModelId string `protobuf:"bytes,1,opt,name=model_id,json=modelId,proto3" json:"model_id,omitempty"`
-	// New identifier.
+	// New identifier, 1 to 200 characters.
 	ModelName *string `protobuf:"bytes,2,opt,name=model_name,json=modelName,proto3,oneof" json:"model_name,omitempty"`
-	// New name to show.
+	// New name to show, 1 to 200 characters.
 	DisplayName *string `protobuf:"bytes,3,opt,name=display_name,json=displayName,proto3,oneof" json:"display_name,omitempty"`
 	// New power level.
 	PowerLevel PowerLevel `protobuf:"varint,4,opt,name=power_level,json=powerLevel,proto3,enum=llmrouter.v2.PowerLevel" json:"power_level,omitempty"`
-	// New price of input tokens.
+	// New price of input tokens, 0 to 999,999 with at most 4 decimals.
 	InputCostPer_1M *float64 `protobuf:"fixed64,5,opt,name=input_cost_per_1m,json=inputCostPer1m,proto3,oneof" json:"input_cost_per_1m,omitempty"`
-	// New price of output tokens.
+	// New price of output tokens, 0 to 999,999 with at most 4 decimals.
 	OutputCostPer_1M *float64 `protobuf:"fixed64,6,opt,name=output_cost_per_1m,json=outputCostPer1m,proto3,oneof" json:"output_cost_per_1m,omitempty"`
-	// New typical latency.
+	// New typical latency, 0 to 3,600,000 milliseconds.
 	AvgLatencyMs *uint32 `protobuf:"varint,7,opt,name=avg_latency_ms,json=avgLatencyMs,proto3,oneof" json:"avg_latency_ms,omitempty"`
-	// New quality rating.
+	// New quality rating, 0 to 10 with at most 2 decimals.
 	QualityScore *float64 `protobuf:"fixed64,8,opt,name=quality_score,json=qualityScore,proto3,oneof" json:"quality_score,omitempty"`
 	// Whether it can stream.
 	SupportsStreaming *bool `protobuf:"varint,9,opt,name=supports_streaming,json=supportsStreaming,proto3,oneof" json:"supports_streaming,omitempty"`
-	// New context size.
+	// New context size, 1 to 1,000,000,000 tokens.
 	MaxContextTokens *uint32 `protobuf:"varint,10,opt,name=max_context_tokens,json=maxContextTokens,proto3,oneof" json:"max_context_tokens,omitempty"`
 	// New capabilities; given, they replace the old ones as a whole. An empty list leaves them as they are.
 	Capabilities []string `protobuf:"bytes,11,rep,name=capabilities,proto3" json:"capabilities,omitempty"`

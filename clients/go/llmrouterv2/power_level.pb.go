@@ -29,7 +29,7 @@ const (
 type PowerLevel int32
 
 const (
-	// Not given: the caller's preferred power level is used where one is needed.
+	// Not given: the caller's preferred power level is used where one is needed. Never returned.
 	PowerLevel_POWER_LEVEL_UNSPECIFIED PowerLevel = 0
 	// Free or very cheap models.
 	PowerLevel_ECO PowerLevel = 1

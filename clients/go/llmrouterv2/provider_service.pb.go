@@ -147,7 +147,7 @@ type CreateProviderRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique name, 1 to 100 characters.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// The kind of API, for instance `openai`.
+	// The kind of API, for instance `openai`, 1 to 50 characters.
 	ProviderType string `protobuf:"bytes,2,opt,name=provider_type,json=providerType,proto3" json:"provider_type,omitempty"`
 	// Base URL of its OpenAI-compatible API. A loopback, private or link-local address is refused unless the operator
 	// has allowed it.
@@ -248,9 +248,9 @@ type UpdateProviderRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UUID of the provider, from the path.
 	ProviderId string `protobuf:"bytes,1,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
-	// New name.
+	// New name, 1 to 100 characters.
 	Name *string `protobuf:"bytes,2,opt,name=name,proto3,oneof" json:"name,omitempty"`
-	// New kind of API.
+	// New kind of API, 1 to 50 characters.
 	ProviderType *string `protobuf:"bytes,3,opt,name=provider_type,json=providerType,proto3,oneof" json:"provider_type,omitempty"`
 	// New base URL.
 	ApiEndpoint *string `protobuf:"bytes,4,opt,name=api_endpoint,json=apiEndpoint,proto3,oneof" json:"api_endpoint,omitempty"`
@@ -258,7 +258,7 @@ type UpdateProviderRequest struct {
 	RequiresByok *bool `protobuf:"varint,5,opt,name=requires_byok,json=requiresByok,proto3,oneof" json:"requires_byok,omitempty"`
 	// Enable or disable.
 	IsEnabled *bool `protobuf:"varint,6,opt,name=is_enabled,json=isEnabled,proto3,oneof" json:"is_enabled,omitempty"`
-	// New priority.
+	// New priority, 0 to 1000.
 	Priority *uint32 `protobuf:"varint,7,opt,name=priority,proto3,oneof" json:"priority,omitempty"`
 	// New settings; they replace the old ones as a whole.
 	Config *structpb.Struct `protobuf:"bytes,8,opt,name=config,proto3" json:"config,omitempty"`

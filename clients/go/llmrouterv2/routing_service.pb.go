@@ -333,7 +333,7 @@ type RouteResponse struct {
 	Degraded bool `protobuf:"varint,7,opt,name=degraded,proto3" json:"degraded,omitempty"`
 	// True when the month's budget is used up, and the choice was therefore made among free ECO models.
 	Downgraded bool `protobuf:"varint,8,opt,name=downgraded,proto3" json:"downgraded,omitempty"`
-	// With `explain`: every fact the decision was made from, and the fate of every model of the catalogue.
+	// Every fact the decision was made from, and the fate of every model of the catalogue. Absent without `explain`.
 	Explanation   *Decision `protobuf:"bytes,9,opt,name=explanation,proto3" json:"explanation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

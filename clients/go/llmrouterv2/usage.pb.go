@@ -26,7 +26,7 @@ const (
 type UsageStatus int32
 
 const (
-	// Not given: success.
+	// Not given: success. Never returned.
 	UsageStatus_USAGE_STATUS_UNSPECIFIED UsageStatus = 0
 	// The provider answered.
 	UsageStatus_USAGE_STATUS_SUCCESS UsageStatus = 1
@@ -152,7 +152,7 @@ func (AttemptFailure) EnumDescriptor() ([]byte, []int) {
 type Payer int32
 
 const (
-	// Not given: the user's key when one is active for the provider, else the platform.
+	// Not given: the user's key when one is active for the provider, else the platform. Never returned.
 	Payer_PAYER_UNSPECIFIED Payer = 0
 	// The user's own key.
 	Payer_PAYER_USER_KEY Payer = 1

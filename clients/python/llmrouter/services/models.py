@@ -176,15 +176,15 @@ class ModelService:
         ETAG_MISMATCH.
 
         model_id: UUID of the model, from the path.
-        model_name: New identifier.
-        display_name: New name to show.
+        model_name: New identifier, 1 to 200 characters.
+        display_name: New name to show, 1 to 200 characters.
         power_level: New power level.
-        input_cost_per_1m: New price of input tokens.
-        output_cost_per_1m: New price of output tokens.
-        avg_latency_ms: New typical latency.
-        quality_score: New quality rating.
+        input_cost_per_1m: New price of input tokens, 0 to 999,999 with at most 4 decimals.
+        output_cost_per_1m: New price of output tokens, 0 to 999,999 with at most 4 decimals.
+        avg_latency_ms: New typical latency, 0 to 3,600,000 milliseconds.
+        quality_score: New quality rating, 0 to 10 with at most 2 decimals.
         supports_streaming: Whether it can stream.
-        max_context_tokens: New context size.
+        max_context_tokens: New context size, 1 to 1,000,000,000 tokens.
         capabilities: New capabilities; given, they replace the old ones as a whole. An empty list leaves them
             as they are.
         is_enabled: Enable or disable.
@@ -373,15 +373,15 @@ class AsyncModelService:
         ETAG_MISMATCH.
 
         model_id: UUID of the model, from the path.
-        model_name: New identifier.
-        display_name: New name to show.
+        model_name: New identifier, 1 to 200 characters.
+        display_name: New name to show, 1 to 200 characters.
         power_level: New power level.
-        input_cost_per_1m: New price of input tokens.
-        output_cost_per_1m: New price of output tokens.
-        avg_latency_ms: New typical latency.
-        quality_score: New quality rating.
+        input_cost_per_1m: New price of input tokens, 0 to 999,999 with at most 4 decimals.
+        output_cost_per_1m: New price of output tokens, 0 to 999,999 with at most 4 decimals.
+        avg_latency_ms: New typical latency, 0 to 3,600,000 milliseconds.
+        quality_score: New quality rating, 0 to 10 with at most 2 decimals.
         supports_streaming: Whether it can stream.
-        max_context_tokens: New context size.
+        max_context_tokens: New context size, 1 to 1,000,000,000 tokens.
         capabilities: New capabilities; given, they replace the old ones as a whole. An empty list leaves them
             as they are.
         is_enabled: Enable or disable.

@@ -108,7 +108,7 @@ class ProviderService:
         Errors: INVALID_FIELD; ALREADY_EXISTS when the name is taken.
 
         name: Unique name, 1 to 100 characters.
-        provider_type: The kind of API, for instance `openai`.
+        provider_type: The kind of API, for instance `openai`, 1 to 50 characters.
         api_endpoint: Base URL of its OpenAI-compatible API. A loopback, private or link-local address is
             refused unless the operator has allowed it.
         requires_byok: Whether users need a key of their own. Default true.
@@ -147,12 +147,12 @@ class ProviderService:
         Errors: INVALID_FIELD; RESOURCE_NOT_FOUND; ALREADY_EXISTS when the new name is taken; ETAG_MISMATCH.
 
         provider_id: UUID of the provider, from the path.
-        name: New name.
-        provider_type: New kind of API.
+        name: New name, 1 to 100 characters.
+        provider_type: New kind of API, 1 to 50 characters.
         api_endpoint: New base URL.
         requires_byok: Whether users need a key of their own.
         is_enabled: Enable or disable.
-        priority: New priority.
+        priority: New priority, 0 to 1000.
         config: New settings; they replace the old ones as a whole.
         etag: The etag of the provider as it was read: the change is made only if it is still that. Default:
             whatever it is.
@@ -293,7 +293,7 @@ class AsyncProviderService:
         Errors: INVALID_FIELD; ALREADY_EXISTS when the name is taken.
 
         name: Unique name, 1 to 100 characters.
-        provider_type: The kind of API, for instance `openai`.
+        provider_type: The kind of API, for instance `openai`, 1 to 50 characters.
         api_endpoint: Base URL of its OpenAI-compatible API. A loopback, private or link-local address is
             refused unless the operator has allowed it.
         requires_byok: Whether users need a key of their own. Default true.
@@ -332,12 +332,12 @@ class AsyncProviderService:
         Errors: INVALID_FIELD; RESOURCE_NOT_FOUND; ALREADY_EXISTS when the new name is taken; ETAG_MISMATCH.
 
         provider_id: UUID of the provider, from the path.
-        name: New name.
-        provider_type: New kind of API.
+        name: New name, 1 to 100 characters.
+        provider_type: New kind of API, 1 to 50 characters.
         api_endpoint: New base URL.
         requires_byok: Whether users need a key of their own.
         is_enabled: Enable or disable.
-        priority: New priority.
+        priority: New priority, 0 to 1000.
         config: New settings; they replace the old ones as a whole.
         etag: The etag of the provider as it was read: the change is made only if it is still that. Default:
             whatever it is.
