@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from openai import OpenAI
 
-from gateway import faults
-from gateway.faults import OK
+from gateway import refusals
+from gateway.answers import OK
 from gateway.openai_client import url
 from llmrouter import BALANCED, AllAttemptsFailed, AsyncClient, Attempt, Client, Routed, RouteRequest
 
@@ -84,7 +84,7 @@ async def test_the_gateway_carries_it_out_and_records_it(
 async def test_a_model_whose_providers_fail_is_replaced_by_the_decisions_next(
     chat: ChatStack, world: World, request_for: RouteRequest
 ) -> None:
-    world.a.behave(faults.rate_limited())
+    world.a.behave(refusals.rate_limited())
     routed = await routed_as("user", chat, world, request_for)
     assert (routed.attempt.number, routed.attempt.model_name) == (2, f"b-{world.model}")
     assert [failed.attempt.model_name for failed in routed.failures] == [f"a-{world.model}"]
@@ -106,7 +106,7 @@ async def test_what_would_be_the_same_for_every_model_is_raised_as_it_is(
     with pytest.raises(ConnectionError, match=r"http://127\.0\.0\.1:1/v1"):
         await asyncio.to_thread(wait, "http://127.0.0.1:1/v1")
     for provider in world.providers.values():
-        provider.behave(faults.rate_limited())
+        provider.behave(refusals.rate_limited())
     with pytest.raises(AllAttemptsFailed) as caught:
         await routed_as("user", chat, world, request_for)
     assert [getattr(failed.error, "code", None) for failed in caught.value.failures] == ["providers_rate_limited"] * 2

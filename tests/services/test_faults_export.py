@@ -74,12 +74,19 @@ async def exporting(stack: LocalStack) -> AsyncIterator[Export]:
     connection = await asyncpg.connect(stack.database_url)
     await connection.execute(FILL, user, ROWS)
     await connection.close()
-    reader, writer = await asyncio.open_connection("127.0.0.1", stack.ports.http)
     token = stack.identity.mint("user", user)
     head = f"GET /api/v2/llm/usage/export HTTP/1.1\r\nhost: a\r\nconnection: close\r\nauthorization: Bearer {token}"
-    writer.write(f"{head}\r\n\r\n".encode())
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            reader, writer = await asyncio.open_connection("127.0.0.1", stack.ports.http)
+            writer.write(f"{head}\r\n\r\n".encode())
+            begun = await reader.readuntil(b"\r\n\r\n")
+            if not begun.startswith(b"HTTP/1.1 503 "):  # Envoy's view of a server is a second old
+                break
+            writer.transport.abort()
+            await asyncio.sleep(0.1)
     try:
-        yield Export(await reader.readuntil(b"\r\n\r\n") + await reader.readline(), reader)
+        yield Export(begun + await reader.readline(), reader)
     finally:
         writer.transport.abort()
 
