@@ -144,6 +144,5 @@ async def test_what_a_program_finds(consumer: Consumer, stack: LocalStack, new_u
 
 
 async def test_the_modules_own_tests_pass(ready: None) -> None:  # noqa: ARG001
-    await go(SOURCE, "vet", "./...")
     await go(SOURCE, "test", "./...")
     assert await go(SOURCE, "-l", ".", program="gofmt") == ""
