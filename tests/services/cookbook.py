@@ -5,19 +5,28 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import re
 import secrets
+import sys
 from asyncio.subprocess import PIPE, STDOUT
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import pytest
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
+
+    from llmrouter_server.runtime.local_stack import LocalStack
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 COMMAND_S = 20.0
 STOP_S = 5.0
+LATER_S = 20.0
 LEFT_OUT = "..."
 """A line of a sample that stands for whatever else there is."""
 VOLATILE = re.compile(
@@ -27,6 +36,8 @@ VOLATILE = re.compile(
 )
 FAILURES = ("ERROR:", "llmrouter:")
 """How the sample of a command begins that is meant to fail."""
+HERE = re.compile(r"<<'(\w+)'$")
+"""How a command ends whose input is the lines below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +54,9 @@ class Step:
 
 
 def steps_of(markdown: str) -> list[Step]:
-    """Read the `console` blocks: a command follows `$ `, goes on after a backslash, and its output comes below."""
+    """Read the `console` blocks: a command follows `$ `, goes on after a backslash or with the lines that are its input
+    (`<<'END'`), and its output comes below.
+    """
     steps: list[Step] = []
     block, numbered = False, enumerate(markdown.splitlines(), start=1)
     for number, text in numbered:
@@ -53,6 +66,9 @@ def steps_of(markdown: str) -> list[Step]:
             command = text[2:]
             while command.endswith("\\"):
                 command += "\n" + next(numbered)[1]
+            if (mark := HERE.search(command)) is not None:
+                while not command.endswith(f"\n{mark[1]}"):
+                    command += "\n" + next(numbered)[1]
             steps.append(Step(number, command, ""))
         elif block:
             last = steps.pop()
@@ -102,6 +118,53 @@ class Shell:
                 output += before
                 if mark:
                     return int(code), output
+
+
+async def play(
+    document: Path,
+    steps: Sequence[Step],
+    shell: Shell,
+    elsewhere: Mapping[str, str],
+    later: Sequence[str] = (),
+) -> None:
+    """Run the steps one after another; the test fails at the first that prints something else than its sample.
+
+    `elsewhere`: addresses as they are written, and where these things are in this test. `later`: what a command holds
+    that asks for what is there only a moment after it was made; it is run again until it prints its sample.
+    """
+    renamed: dict[str, str] = {}
+    loop = asyncio.get_running_loop()
+    for step in steps:
+        command = step.command
+        for written, found in {**elsewhere, **renamed}.items():
+            command = command.replace(written, found)
+        until = loop.time() + (LATER_S if any(word in command for word in later) else 0)
+        while True:
+            try:
+                code, printed = await shell.run(command)
+            except TimeoutError:
+                pytest.fail(f"{document.name}:{step.line}: it did not end: {command}")
+            for written, found in elsewhere.items():
+                printed = printed.replace(found, written)
+            try:
+                assert (code != 0) == step.fails, f"exit code {code}"
+                renamed |= compare(step.sample, printed)
+            except (AssertionError, ValueError) as error:
+                if loop.time() < until:
+                    continue
+                pytest.fail(f"{error}\n{document.name}:{step.line}: {command}\n{printed}")
+            break
+
+
+def environment(stack: LocalStack, **more: str) -> dict[str, str]:
+    """Return what a shell has in which somebody works with this stack, and nothing of ours besides."""
+    mine = {name: value for name, value in os.environ.items() if not name.startswith("LLMROUTER_")}
+    return mine | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "LLMROUTER_HOME": str(stack.home),
+        "LLMROUTER_SERVER": stack.grpc_address,
+        **more,
+    }
 
 
 def compare(sample: str, printed: str) -> dict[str, str]:
