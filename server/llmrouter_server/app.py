@@ -258,7 +258,13 @@ def _build(
             opening,
             reporter,
             *((Journal(settings.gateway_journal, reporter),) if settings.gateway_journal is not None else ()),
-            GatewayServer(settings.gateway_address, settings.gateway_secret, handlers, reuse_port=settings.reuse_port),
+            GatewayServer(
+                settings.gateway_address,
+                settings.gateway_secret,
+                handlers,
+                reuse_port=settings.reuse_port,
+                is_leaving=lambda: leaves_at() < math.inf,
+            ),
             clusters,
         )
         jobs = {"lost chat requests": lambda: reporter.expire_lost(_now()), **jobs}  # while their money is still held

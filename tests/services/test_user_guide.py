@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
-import http_json
 from gateway.answers import Answer
 from gateway.behaviour import ok
 from gateway.provider_server import provider
 from gateway.refusals import status
 from services.cookbook import DOCS, Shell, environment, play, steps_of
+from services.serving import serve_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
 DOCUMENT = DOCS / "user-guide.md"
 ADDRESS, PROVIDER = "127.0.0.1:8080", "http://localhost:8000/v1"
-SERVED_BY_IT = "Qwen/Qwen2.5-32B-Instruct"
-PATIENCE_S = 20.0
 
 
 async def test_every_command_prints_what_stands_below_it(
@@ -32,19 +29,9 @@ async def test_every_command_prints_what_stands_below_it(
     async with provider("vLLM") as vllm, own_stack() as stack:
         vllm.behave(well, well, well, status(500), well)  # its fourth request is the one that is to fail over
         async with Shell(tmp_path, environment(stack, GROQ_KEY="gsk_0123456789abcdef")) as shell:
-            code, said = await shell.run(f"llmrouter providers update 'Local vLLM' --endpoint {vllm.url}")
-            assert code == 0, said
-            await until_served(stack)
+            await serve_from(stack, vllm.url)
             edge = f"127.0.0.1:{stack.ports.http}"
             elsewhere = {ADDRESS: edge, PROVIDER: vllm.url}
             # Decisions and what was used can be read a moment after the answer; once it is all there it stays.
             await play(DOCUMENT, steps_of(DOCUMENT.read_text()), shell, elsewhere, later=["/decisions/", "/usage"])
         assert len(vllm.chats) == 5
-
-
-async def until_served(stack: LocalStack) -> None:
-    """Wait until Envoy has the provider's new address, and the server has heard so."""
-    url = f"http://127.0.0.1:{stack.ports.http}/v1/models/{SERVED_BY_IT}"
-    async with asyncio.timeout(PATIENCE_S):
-        while (await asyncio.to_thread(http_json.call, "GET", url, token=stack.identity.mint("user"))).status != 200:
-            await asyncio.sleep(0.05)

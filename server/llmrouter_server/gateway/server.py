@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from grpc_health.v1 import health_pb2
 
 from llmrouter_server.runtime.grpc_server import StartError
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 SECRET_HEADER = "x-llmrouter-gateway-secret"  # noqa: S105 - its name
 MAX_MESSAGE_BYTES = 12 * 1024 * 1024
 """A whole chat request of 10 MiB, and what Envoy puts around it."""
@@ -32,8 +34,15 @@ class GatewayServer:
     """Listens, beside the server for everybody."""
 
     def __init__(
-        self, address: str, secret: str, handlers: Iterable[grpc.GenericRpcHandler], *, reuse_port: bool
+        self,
+        address: str,
+        secret: str,
+        handlers: Iterable[grpc.GenericRpcHandler],
+        *,
+        reuse_port: bool,
+        is_leaving: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`is_leaving` tells whether Envoy should go to another replica: its health checks are told so."""
         self._address = address
         self._server = grpc.aio.server(
             interceptors=[_OnlyEnvoy(secret)],
@@ -44,7 +53,7 @@ class GatewayServer:
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ],
         )
-        self._server.add_generic_rpc_handlers(tuple(handlers))
+        self._server.add_generic_rpc_handlers((*handlers, _health(is_leaving)))
 
     async def start(self) -> None:
         """Begin to listen; StartError."""
@@ -59,6 +68,19 @@ class GatewayServer:
         """Refuse new calls, and let decisions under way end."""
         async with asyncio.timeout(2 * DRAIN_S):
             await self._server.stop(DRAIN_S)
+
+
+def _health(is_leaving: Callable[[], bool]) -> grpc.GenericRpcHandler:
+    """Return what answers Envoy's health checks."""
+    response = health_pb2.HealthCheckResponse
+
+    async def check(_: object, __: Context) -> health_pb2.HealthCheckResponse:
+        return response(status=response.NOT_SERVING if is_leaving() else response.SERVING)
+
+    method = grpc.unary_unary_rpc_method_handler(
+        check, health_pb2.HealthCheckRequest.FromString, response.SerializeToString
+    )
+    return grpc.method_handlers_generic_handler(HEALTH, {"Check": method})
 
 
 class _OnlyEnvoy(grpc.aio.ServerInterceptor):
