@@ -245,3 +245,17 @@ async def test_a_fault_of_the_work_itself_is_not_taken_for_the_database_being_aw
     with pytest.raises(asyncpg.UndefinedTableError):
         async with database.connection() as connection:
             await connection.fetch("select 1 from no_such_table")
+
+
+async def test_a_database_of_a_newer_release_is_served(migrated_database: Callable[[], Awaitable[str]]) -> None:
+    """As between the next release's `migrate` and the last old server's end."""
+    url = await migrated_database()
+    connection = await asyncpg.connect(url)
+    await connection.execute(migrations.INSERT_APPLIED, 9999, "of_the_next_release", "made up")
+    await connection.close()
+    database = Database(url, min_size=1, max_size=2)
+    await database.start()
+    try:
+        assert database.is_up
+    finally:
+        await database.stop()

@@ -15,6 +15,7 @@ import click
 import pytest
 import yaml
 
+from llmrouter_server.app import CLOSING_S
 from llmrouter_server.cli import main
 from llmrouter_server.config import Settings
 from llmrouter_server.runtime.envoy_config import envoy_command
@@ -140,7 +141,8 @@ def test_the_overlays_patch_finds_postgres_in_every_policy() -> None:
 def test_there_is_time_to_drain() -> None:
     defaults = {each.name: each.default for each in fields(Settings)}
     server, envoy = workloads()["llmrouter"], workloads()["llmrouter-edge"]
-    assert server["terminationGracePeriodSeconds"] > defaults["drain_notice_s"] + defaults["drain_timeout_s"]
+    longest_s = defaults["drain_notice_s"] + defaults["drain_timeout_s"] + CLOSING_S
+    assert server["terminationGracePeriodSeconds"] > longest_s
     pause = CONTAINERS["llmrouter-edge/envoy"]["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert envoy["terminationGracePeriodSeconds"] > pause
 
