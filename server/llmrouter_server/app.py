@@ -61,7 +61,7 @@ from llmrouter_server.routing.router import Router
 from llmrouter_server.routing.service import RoutingService
 from llmrouter_server.routing.state import UserStates
 from llmrouter_server.routing.store import RoutingStore
-from llmrouter_server.runtime import grpc_server, telemetry, tracing, workers
+from llmrouter_server.runtime import grpc_server, telemetry, tracing
 from llmrouter_server.runtime.auth import KeySet, TokenVerifier
 from llmrouter_server.runtime.database import Database, DatabaseUnusableError
 from llmrouter_server.runtime.grpc_server import StartError
@@ -88,8 +88,6 @@ log = logging.getLogger(__name__)
 
 SPARE = timedelta(minutes=2)
 """How much longer money is held for a chat request than its report is waited for: its estimate comes in between."""
-CLOSING_S = 15.0
-"""How long a server may take to write and close what is left, after it has drained."""
 
 ADD_TO_SERVER: Mapping[str, Callable[[Any, Any], None]] = {
     "ProviderService": provider_service_pb2_grpc.add_ProviderServiceServicer_to_server,
@@ -115,12 +113,9 @@ class Part(Protocol):
         """End, bounded in time."""
 
 
-def serve(settings: Settings, worker_count: int = 1) -> int:
+def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code: 0 after a clean drain, 1 when it could not start."""
     telemetry.configure_logging()
-    if worker_count > 1:
-        patience_s = settings.drain_notice_s + settings.drain_timeout_s + CLOSING_S
-        return workers.supervise(worker_count, settings.listen_address, settings.metrics_address, patience_s=patience_s)
     try:
         uvloop.run(_serve(settings))
     except (DatabaseUnusableError, StartError, tracing.TracingError) as error:

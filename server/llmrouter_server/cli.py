@@ -122,9 +122,13 @@ def serve(workers: int) -> None:
         settings = Settings.from_env(os.environ)
     except SettingsError as error:
         fail(f"cannot start: {error}", SETTINGS_ERROR)
+    if workers > 1:  # this process only looks after them: what they import is not for it to wait for, or to keep
+        from llmrouter_server.runtime.workers import supervise
+
+        sys.exit(supervise(workers, settings))
     from llmrouter_server import app
 
-    sys.exit(app.serve(settings, workers))
+    sys.exit(app.serve(settings))
 
 
 @main.command()

@@ -10,23 +10,32 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmrouter_server.runtime import telemetry
+
+if TYPE_CHECKING:
+    from llmrouter_server.config import Settings
 
 log = logging.getLogger(__name__)
 
 LAUNCHER = Path(__file__).with_name("local_launcher.py")
 RESTART_DELAY_S = 1.0
+CLOSING_S = 15.0
+"""How long a server may take to write and close what is left, after it has drained."""
 CANNOT_START = (1, 2)
 """Exit codes by which a worker says that the next one would not start either."""
 
 
-def supervise(count: int, listen_address: str, metrics_address: str | None, *, patience_s: float) -> int:
+def supervise(count: int, settings: Settings) -> int:
     """Run `count` workers until SIGTERM or SIGINT and return the exit code.
 
-    A worker that has not ended `patience_s` seconds after it was told to is killed.
+    A worker that has not ended when it must have drained and closed is killed.
     """
-    for address in (listen_address, metrics_address):
+    telemetry.configure_logging()
+    metrics_address = settings.metrics_address
+    patience_s = settings.drain_notice_s + settings.drain_timeout_s + CLOSING_S
+    for address in (settings.listen_address, metrics_address):
         if address is not None and not _is_free(address):
             log.error("cannot listen on %s: the address is taken or not this machine's", address)
             return 1
