@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 GENERATED = clients envoy server/llmrouter_server/gateway/envoy_api.binpb
 PROTOS = $(wildcard proto/llmrouter/v2/*.proto)
 
-.PHONY: help up test fuzz bench bench-rivals check install generate lock format clean
+.PHONY: help up test fuzz bench bench-rivals bench-scale check install generate lock format clean
 .PHONY: check-lint check-types check-layers check-proto check-breaking check-generated check-migrations check-envoy check-deploy
 
 help: ## list the targets
@@ -37,6 +37,9 @@ bench: $(INSTALLED) ## measure speed and cost beside plain Envoy and plain gRPC;
 
 bench-rivals: $(INSTALLED) ## the same beside LiteLLM, Portkey, TensorZero and Bifrost, which it installs; writes docs/rivals.md
 	PYTHONPATH=tests $(BIN)/python -m bench.rivals.run $(if $(ROUNDS),--rounds=$(ROUNDS)) $(if $(SECONDS),--seconds=$(SECONDS))
+
+bench-scale: $(INSTALLED) ## measure a million users, 10,000 models and 50 M rows, in about an hour; writes docs/scale.md
+	PYTHONPATH=tests $(BIN)/python -m bench.scale_run $(if $(PARTS),--parts=$(PARTS)) $(if $(FOLDER),--folder=$(FOLDER))
 
 check: check-lint check-types check-layers check-proto check-breaking check-generated check-migrations check-envoy check-deploy ## everything that can be known without running it
 
