@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bench.rounds import Figures
     from bench.scale_world import Server, World
 
-CALLS = 400
+CALLS, NEW_CALLS = 400, 200
 WEIGHTS = (0.4, 0.4, 0.2)
 MODELS = """
 select p.name as provider, m.model_name as model, p.priority, m.input_cost_per_1m + m.output_cost_per_1m as cost,
@@ -62,6 +62,7 @@ async def _measure(world: World, database: str, changes: int) -> Figures:
             before = server.cpu_s()
             result = await server.load(_load(server, asked.SerializeToString()))
             used_us = (server.cpu_s() - before) / result["answers"] * 1e6
+            new = await _new_ones(server, stub, asked, metadata)
             published = [await _change(connection, stub, asked, metadata) for _ in range(changes)]
         latencies = result["latencies_s"]
         return {
@@ -70,6 +71,7 @@ async def _measure(world: World, database: str, changes: int) -> Figures:
             "p50_ms": quantile(latencies, 0.5) * 1e3,
             "p99_ms": quantile(latencies, 0.99) * 1e3,
             "server_us": used_us,
+            **new,
             "rss_mb": resident,
             "rss_after_mb": server.resident_mb[0],
             "commit_ms": quantile([commit for commit, _ in published], 0.5) * 1e3,
@@ -104,6 +106,24 @@ def _load(server: Server, message: bytes) -> Load:
         seconds=600.0,
         most_calls=CALLS,
     )
+
+
+async def _new_ones(server: Server, stub: Any, asked: Any, metadata: Any) -> Figures:
+    """Ask with an estimate that nobody had before: no decision that is remembered answers it."""
+    latencies, before = [], server.cpu_s()
+    for number in range(NEW_CALLS):
+        new = routing_service_pb2.RouteRequest(estimated_input_tokens=1000 + number, estimated_output_tokens=500)
+        new.MergeFrom(asked)
+        began = time.perf_counter()
+        routed = await stub.Route(new, metadata=metadata, timeout=20)
+        latencies.append(time.perf_counter() - began)
+        if not routed.primary.model_name:
+            raise RuntimeError("Route did not choose")
+    return {
+        "new_p50_ms": quantile(latencies, 0.5) * 1e3,
+        "new_p99_ms": quantile(latencies, 0.99) * 1e3,
+        "new_server_us": (server.cpu_s() - before) / NEW_CALLS * 1e6,
+    }
 
 
 async def _change(connection: Any, stub: Any, asked: Any, metadata: Any) -> tuple[float, float]:
