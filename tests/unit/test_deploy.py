@@ -15,10 +15,10 @@ import click
 import pytest
 import yaml
 
-from llmrouter_server.app import CLOSING_S
 from llmrouter_server.cli import main
 from llmrouter_server.config import Settings
 from llmrouter_server.runtime.envoy_config import envoy_command
+from llmrouter_server.runtime.workers import CLOSING_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
