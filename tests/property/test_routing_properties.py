@@ -12,10 +12,27 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from llmrouter_server.catalog.snapshot import CatalogModel, PowerLevel
+from llmrouter_server.catalog.snapshot import CatalogModel, PowerLevel, Snapshot
+from llmrouter_server.routing.decisions import Decisions
 from llmrouter_server.routing.eligibility import Exclusion, Need
+from llmrouter_server.routing.record import Facts
 from llmrouter_server.routing.scoring import Weights
-from property.routing_cases import LATENCIES, NAMES, PRICES, PROVIDER_IDS, RATINGS, Case, cases, open_cases, sick_cases
+from property.routing_cases import (
+    LATENCIES,
+    NAMES,
+    PRICES,
+    PROVIDER_IDS,
+    RATINGS,
+    TOKENS,
+    Case,
+    cases,
+    catalogues,
+    needs,
+    open_cases,
+    sick_cases,
+    weightings,
+)
+from unit.routing_world import fates
 
 if TYPE_CHECKING:
     from random import Random
@@ -284,6 +301,35 @@ def test_the_order_is_that_of_the_composite(case: Case) -> None:
     ranked = case.decide().ranked
     for higher, lower in itertools.pairwise(ranked):
         assert higher.composite >= lower.composite - 1e-12
+
+
+@given(cases | open_cases, st.sampled_from([0, 1, 500]))
+def test_the_best_few_are_the_first_of_all(case: Case, latency: int) -> None:
+    """Also where many score the same: with one latency, by cost or not at all."""
+    alike = replace(case, models=[replace(model, avg_latency_ms=latency) for model in case.models])
+    for each in (case, alike, replace(alike, weights=Weights(0.0, 1.0, 0.0))):
+        decision = each.decide()
+        ranked = decision.ranked
+        assert decision.primary == (ranked[0] if ranked else None)
+        for count in range(len(case.models) + 2):
+            assert decision.best(count) == ranked[:count]
+
+
+@given(cases | open_cases, st.sets(st.sampled_from(PROVIDER_IDS)), st.integers(1, 4))
+def test_the_first_of_some_are_those_of_all(case: Case, wanted: set[UUID], count: int) -> None:
+    decision = case.decide()
+    found = decision.first(count, lambda model: model.provider_id in wanted)
+    assert found == [scored for scored in decision.ranked if scored.model.provider_id in wanted][:count]
+
+
+@given(st.lists(st.tuples(needs, weightings(), TOKENS), max_size=6), catalogues() | catalogues(always_eligible=True))
+def test_decisions_that_are_kept_are_those_that_would_be_made(asked: list, models: list) -> None:
+    """Whatever was asked for before, and with a context that is one token from a model's."""
+    decisions, snapshot, latencies = Decisions(), Snapshot(1, tuple(models)), {}
+    for need, weights, tokens in asked:
+        for context in {max(need.context_tokens + one, 0) for one in (-1, 0, 1)}:
+            facts = Facts(replace(need, context_tokens=context), weights, tokens, "", 3, live_latencies=latencies)
+            assert fates(decisions.decide(snapshot, facts)) == fates(facts.decide(models))
 
 
 @given(open_cases, st.sampled_from([0, 1, 500]), PRICES)

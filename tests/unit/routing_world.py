@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from llmrouter_server.byok.live_keys import KeptKey
     from llmrouter_server.catalog.snapshot import CatalogModel
     from llmrouter_server.routing.record import DecisionRecord
+    from llmrouter_server.routing.selection import Decision
 
 USER = UUID(int=1)
 NOW = datetime(2026, 3, 31, 23, 0, tzinfo=UTC)
@@ -83,6 +84,11 @@ class World:
     async def route(self, level: PowerLevel | None = PowerLevel.ECO, **changes: Any) -> Routed:
         asked = Asked(USER, level, frozenset(), 0, 3, ONE_MILLION_EACH, "chat")
         return await self.router().route(replace(asked, **changes))
+
+
+def fates(decision: Decision) -> tuple[object, ...]:
+    """Return all that a decision says, to be compared."""
+    return decision.ranked, dict(decision.excluded), decision.degraded
 
 
 def names(routed: Routed) -> list[str]:

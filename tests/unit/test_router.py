@@ -11,7 +11,7 @@ from llmrouter_server.catalog.snapshot import PowerLevel
 from llmrouter_server.errors import DomainError
 from llmrouter_server.routing.eligibility import Exclusion
 from llmrouter_server.settings.preferences import Preferences, RoutingConfig
-from unit.routing_world import GROQ, LOCAL, NOW, OPENROUTER, USER, View, World, names, over_budget
+from unit.routing_world import GROQ, LOCAL, NOW, OPENROUTER, USER, View, World, fates, names, over_budget
 from unit.seed_catalog import MODELS
 
 
@@ -21,7 +21,7 @@ async def test_the_decision_is_kept_with_what_it_was_made_from() -> None:
     [record] = world.kept
     assert record is routed.record
     assert (record.user_id, record.snapshot_number) == (USER, 7)
-    assert record.facts.decide(MODELS) == routed.decision
+    assert fates(record.facts.decide(MODELS)) == fates(routed.decision)
     assert [choice.model_id for choice in record.choices] == [each.model.model_id for each in routed.decision.ranked]
 
 

@@ -14,7 +14,7 @@ from llmrouter_server.byok.live_keys import KeptKey
 from llmrouter_server.catalog.snapshot import PowerLevel
 from llmrouter_server.errors import DomainError
 from llmrouter_server.routing.eligibility import Exclusion
-from unit.routing_world import GROQ, LOCAL, NEW_USER, NOW, OPENROUTER, USER, View, World, names, over_budget
+from unit.routing_world import GROQ, LOCAL, NEW_USER, NOW, OPENROUTER, USER, View, World, fates, names, over_budget
 from unit.seed_catalog import MODELS
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ async def test_the_named_model_is_the_only_candidate_and_its_level_the_one_route
     routed = await world.route(None, model_name=ECO_OF_OPENROUTER)
     assert names(routed) == [ECO_OF_OPENROUTER]
     assert routed.record.facts.need.power_level is PowerLevel.ECO
-    assert routed.record.facts.decide(MODELS) == routed.decision
+    assert fates(routed.record.facts.decide(MODELS)) == fates(routed.decision)
 
 
 async def test_the_lowest_level_of_that_name_is_taken_and_one_that_is_asked_for_goes_before_it() -> None:
@@ -123,7 +123,7 @@ async def test_a_provider_that_nobody_has_a_key_for_is_left_out_unless_it_needs_
     reasons = {model.model_name: reason for model, reason in routed.decision.excluded}
     assert reasons[ECO_OF_OPENROUTER] is Exclusion.NO_CREDENTIAL
     assert reasons["mixtral-8x7b-32768"] is Exclusion.KEY_REQUIRED
-    assert routed.record.facts.decide(world.models) == routed.decision
+    assert fates(routed.record.facts.decide(world.models)) == fates(routed.decision)
 
 
 async def test_the_platforms_key_pays_where_a_key_of_ones_own_is_not_required() -> None:

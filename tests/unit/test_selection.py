@@ -11,7 +11,7 @@ import pytest
 
 from llmrouter_server.catalog.snapshot import PowerLevel
 from llmrouter_server.routing.eligibility import Exclusion, Need
-from llmrouter_server.routing.scoring import Tokens, Weights, score
+from llmrouter_server.routing.scoring import ONE_MILLION_EACH, Candidates, Scored, Tokens, Weights
 from llmrouter_server.routing.selection import decide
 from unit.seed_catalog import MODELS
 
@@ -35,6 +35,10 @@ ALIKE = replace(
 
 def order(models: list[CatalogModel], weights: Weights | None = None, need: Need = ECO) -> list[CatalogModel]:
     return [scored.model for scored in decide(models, need, weights or Weights()).ranked]
+
+
+def score(models: list[CatalogModel], weights: Weights, tokens: Tokens = ONE_MILLION_EACH) -> list[Scored]:
+    return list(Candidates(models).score(weights, tokens))
 
 
 def assert_goes_first(first: CatalogModel, second: CatalogModel, weights: Weights | None = None) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
     from uuid import UUID
 
 
@@ -48,9 +50,27 @@ class CatalogModel:
     """Empty in snapshots from before it was kept."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Snapshot:
     """All models, enabled or not, as they were when the catalogue had this number."""
 
     number: int
     models: tuple[CatalogModel, ...]
+
+    @cached_property
+    def providers(self) -> tuple[CatalogModel, ...]:
+        """One model of each provider."""
+        return one_of_each_provider(self.models)
+
+    @cached_property
+    def levels(self) -> Mapping[str, Sequence[PowerLevel]]:
+        """The power levels that have a model of this name."""
+        levels: dict[str, list[PowerLevel]] = {}
+        for model in self.models:
+            levels.setdefault(model.model_name, []).append(model.power_level)
+        return levels
+
+
+def one_of_each_provider(models: Iterable[CatalogModel]) -> tuple[CatalogModel, ...]:
+    """Return a model of each provider that has one among these, for what models know of their provider."""
+    return tuple({model.provider_id: model for model in models}.values())

@@ -115,11 +115,10 @@ class Decider:
 
     async def _route(self, asked: Asked) -> tuple[Routed, list[CatalogModel]]:
         routed = await self._router.route(asked)
-        models = [scored.model for scored in routed.decision.ranked]
-        usable = [model for model in models if self._is_usable(model.provider_id, model.api_endpoint)]
+        usable = routed.decision.first(1 + FALLBACKS, lambda each: self._is_usable(each.provider_id, each.api_endpoint))
         if not usable:  # a provider that was created a moment ago
             raise errors.unavailable()
-        return routed, usable[: 1 + FALLBACKS]
+        return routed, [scored.model for scored in usable]
 
     async def _within(
         self, budget: Decimal, now: datetime, asked: Asked, chat: ChatRequest, found: tuple[Routed, list[CatalogModel]]

@@ -2,38 +2,70 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from bisect import bisect_left
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from llmrouter_server.routing.selection import Selection, in_order_of_ties
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Hashable, Mapping, Sequence
     from uuid import UUID
 
-    from llmrouter_server.catalog.snapshot import Snapshot
+    from llmrouter_server.catalog.snapshot import CatalogModel, Snapshot
+    from llmrouter_server.routing.eligibility import Need
     from llmrouter_server.routing.record import Facts
     from llmrouter_server.routing.selection import Decision
 
 MOST_VERDICTS = 100_000
-"""How many models' fates are kept, of all decisions together: about 20 MB."""
+"""How many models' fates are kept, of all decisions together, and of all selections: about 20 MB."""
 
 
 class Decisions:
-    """Keeps decisions until the catalogue or a latency changes. Users with the same keys and wishes share them."""
+    """Keeps decisions until the catalogue or a latency changes. Users with the same keys and wishes share them.
+
+    A request that differs from others by its weights or its estimate of tokens shares their selection still.
+    """
 
     def __init__(self) -> None:
         self._snapshot: Snapshot | None = None
         self._latencies: Mapping[UUID, int] | None = None
+        self._models: Sequence[CatalogModel] = ()
+        self._contexts: Sequence[int] = ()
+        """How many tokens models hold: the different numbers in order, and one above them."""
         self._made: dict[Hashable, Decision] = {}
+        self._selections: dict[Need, Selection] = {}
 
     def decide(self, snapshot: Snapshot, facts: Facts) -> Decision:
         """Return the decision, which may be one that was returned before."""
+        if snapshot is not self._snapshot:
+            self._models = in_order_of_ties(snapshot.models)
+            self._contexts = [*sorted({model.max_context_tokens for model in snapshot.models}), sys.maxsize]
         if snapshot is not self._snapshot or facts.live_latencies is not self._latencies:
             self._snapshot, self._latencies = snapshot, facts.live_latencies
             self._made.clear()
+            self._selections.clear()
         key = facts.need, facts.weights, facts.tokens
         decision = self._made.get(key)
         if decision is None:
-            decision = facts.decide(snapshot.models)
-            if (len(self._made) + 1) * len(snapshot.models) > MOST_VERDICTS:
-                self._made.clear()
-            self._made[key] = decision
+            decision = self._selection(facts).decide(facts.weights, facts.tokens)
+            self._keep(self._made, key, decision)
         return decision
+
+    def _selection(self, facts: Facts) -> Selection:
+        """Return what the need leaves. A little more context, and no model fewer has it: that is the same selection."""
+        need = facts.need
+        same = self._contexts[bisect_left(self._contexts, need.context_tokens)]
+        if same != need.context_tokens:
+            need = replace(need, context_tokens=same)
+        selection = self._selections.get(need)
+        if selection is None:
+            selection = Selection(self._models, need, facts.live_latencies)
+            self._keep(self._selections, need, selection)
+        return selection
+
+    def _keep(self, kept: dict[Any, Any], key: Hashable, made: object) -> None:
+        if (len(kept) + 1) * len(self._models) > MOST_VERDICTS:
+            kept.clear()
+        kept[key] = made

@@ -82,7 +82,7 @@ def choices_of(decision: Decision, fallback_count: int) -> tuple[Choice, ...]:
         ("choices", fallback_count),
         lambda: tuple(
             Choice(each.model.model_id, each.composite, each.cost, each.latency, each.quality)
-            for each in decision.ranked[: 1 + fallback_count]
+            for each in decision.best(1 + fallback_count)
         ),
     )
 
@@ -105,6 +105,15 @@ def facts_to_json(facts: Facts, decision: Decision) -> str:
 
 
 def _decisive_to_json(facts: Facts, decision: Decision) -> str:
+    wished = {
+        "weights": [facts.weights.cost, facts.weights.latency, facts.weights.quality],
+        "tokens": [facts.tokens.input, facts.tokens.output],
+        "context_tokens": facts.need.context_tokens,
+    }
+    return decision.selection.once("facts", lambda: _need_to_json(facts, decision))[:-1] + "," + _to_json(wished)[1:]
+
+
+def _need_to_json(facts: Facts, decision: Decision) -> str:
     """Of the live latencies only the candidates' are kept: no other can change the decision."""
     need, live = facts.need, facts.live_latencies
     return _to_json(
@@ -114,15 +123,14 @@ def _decisive_to_json(facts: Facts, decision: Decision) -> str:
             "failing_keys": sorted(map(str, need.failing_keys)),
             "free_only": need.free_only,
             "capabilities": sorted(need.capabilities),
-            "context_tokens": need.context_tokens,
             "unhealthy_providers": sorted(map(str, need.unhealthy_providers)),
             "model_name": need.model_name,
             "allow_fallbacks": need.allow_fallbacks,
             "without_credential": sorted(map(str, need.without_credential)),
-            "weights": [facts.weights.cost, facts.weights.latency, facts.weights.quality],
-            "tokens": [facts.tokens.input, facts.tokens.output],
             "live_latencies": {
-                str(each.model.model_id): each.latency_ms for each in decision.ranked if each.model.model_id in live
+                str(model.model_id): live[model.model_id]
+                for model in decision.selection.candidates.models
+                if model.model_id in live
             },
         }
     )

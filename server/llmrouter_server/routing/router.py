@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import uuid_utils.compat as uuid_utils
 
 from llmrouter_server import errors
-from llmrouter_server.catalog.snapshot import PowerLevel
+from llmrouter_server.catalog.snapshot import PowerLevel, one_of_each_provider
 from llmrouter_server.routing.decisions import Decisions
 from llmrouter_server.routing.eligibility import Need, select_eligible
 from llmrouter_server.routing.payment import find_keys, find_unpayable
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from llmrouter_server.catalog.live import LiveCatalog
     from llmrouter_server.catalog.snapshot import CatalogModel, Snapshot
     from llmrouter_server.routing.log import DecisionLog
-    from llmrouter_server.routing.selection import Decision
+    from llmrouter_server.routing.selection import Decision, Selection
     from llmrouter_server.routing.state import UserState, UserStates
     from llmrouter_server.settings.preferences import RoutingConfig
 
@@ -121,7 +121,7 @@ class Router:
         view = self._health.view()
         facts, decision = self._decide(snapshot, self._facts(asked, user, view, snapshot, platform), view)
         _count(decision, facts)
-        if not decision.ranked:
+        if decision.primary is None:
             raise errors.no_eligible_model(Counter(reason.value for _, reason in decision.excluded))
         record = DecisionRecord(
             id=uuid_utils.uuid7(),
@@ -134,8 +134,10 @@ class Router:
         self._log.add(record, decision)
         if not asked.needs_credential:
             return Routed(decision, record)
-        models = (scored.model for scored in decision.ranked)
-        return Routed(decision, record, find_keys(models, asked.user_id, user.sealed_keys, platform))
+        providers = decision.selection.once(
+            "providers", lambda: one_of_each_provider(decision.selection.candidates.models)
+        )
+        return Routed(decision, record, find_keys(providers, asked.user_id, user.sealed_keys, platform))
 
     async def downgrades(self, user_id: UUID) -> bool:
         """Tell whether the user would rather have free models than an error when the month's budget is used up."""
@@ -157,7 +159,7 @@ class Router:
             keyed_providers=user.keyed_providers,
             failing_keys=failing,
             free_only=user.is_over_budget,
-            without_credential=find_unpayable(snapshot.models, user.sealed_keys, platform, failing),
+            without_credential=find_unpayable(snapshot.providers, user.sealed_keys, platform, failing),
         )
         by_level = (select_eligible(snapshot.models, replace(need, power_level=level)) for level in PowerLevel)
         return [model for eligibility in by_level for model in eligibility.candidates]
@@ -166,7 +168,7 @@ class Router:
         self, asked: Asked, user: UserState, view: HealthView, snapshot: Snapshot, platform: Mapping[UUID, KeptKey]
     ) -> Facts:
         now, preferences = self._now(), user.preferences
-        named = _levels(asked.model_name, snapshot) if asked.model_name is not None else ()
+        named = snapshot.levels.get(asked.model_name, ()) if asked.model_name is not None else ()
         level = asked.power_level or min(named, key=_by_value, default=preferences.preferred_power_level)
         budget, failing = preferences.monthly_budget_usd, user.failing_keys(now)
         is_downgraded = asked.free_only or user.is_over_budget
@@ -185,7 +187,7 @@ class Router:
             model_name=asked.model_name,
             allow_fallbacks=asked.allow_fallbacks and bool(named),  # nothing stands in for what is not there
             without_credential=(
-                find_unpayable(snapshot.models, user.sealed_keys, platform, failing)
+                find_unpayable(snapshot.providers, user.sealed_keys, platform, failing)
                 if asked.needs_credential
                 else NOBODY
             ),
@@ -209,17 +211,13 @@ class Router:
         while due and not decision.degraded:
             probing = replace(facts, need=replace(facts.need, unhealthy_providers=facts.need.unhealthy_providers - due))
             tried = self._decisions.decide(snapshot, probing)
-            if not tried.ranked:
+            if tried.primary is None:
                 break
-            primary = tried.ranked[0].model.provider_id
+            primary = tried.primary.model.provider_id
             if primary not in due or self._health.take_probe(primary):
                 return probing, tried
             due.remove(primary)
         return facts, decision
-
-
-def _levels(model_name: str, snapshot: Snapshot) -> list[PowerLevel]:
-    return [model.power_level for model in snapshot.models if model.model_name == model_name]
 
 
 def _by_value(level: PowerLevel) -> int:
@@ -238,10 +236,10 @@ def _seconds_to_next_month(now: datetime) -> int:
 
 
 def _count(decision: Decision, facts: Facts) -> None:
-    for excluded, number in decision.once("exclusions", lambda: _exclusions(decision)):
+    for excluded, number in decision.selection.once("exclusions", lambda: _exclusions(decision.selection)):
         excluded.inc(number)
-    if decision.ranked:
-        model = decision.ranked[0].model
+    if decision.primary is not None:
+        model = decision.primary.model
         telemetry.counter(telemetry.DECISIONS, model.provider_name, model.model_name, model.power_level.name).inc()
     if decision.degraded:
         telemetry.counter(telemetry.DECISIONS_FLAGGED, "degraded").inc()
@@ -249,6 +247,6 @@ def _count(decision: Decision, facts: Facts) -> None:
         telemetry.counter(telemetry.DECISIONS_FLAGGED, "downgraded").inc()
 
 
-def _exclusions(decision: Decision) -> Sequence[tuple[prometheus_client.Counter, int]]:
-    numbers = Counter(reason for _, reason in decision.excluded)
+def _exclusions(selection: Selection) -> Sequence[tuple[prometheus_client.Counter, int]]:
+    numbers = Counter(reason for _, reason in selection.excluded)
     return [(telemetry.counter(telemetry.EXCLUSIONS, reason.value), number) for reason, number in numbers.items()]

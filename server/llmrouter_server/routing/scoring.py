@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -52,31 +53,69 @@ class Scored(NamedTuple):
     latency_ms: int
 
 
-def score(
-    candidates: Sequence[CatalogModel],
-    weights: Weights,
-    tokens: Tokens = ONE_MILLION_EACH,
-    live_latencies: Mapping[UUID, int] = NO_LIVE_LATENCIES,
-) -> list[Scored]:
-    """Score each candidate. A criterion on which all are zero (all free) scores 1 for all.
+class Candidates:
+    """Models that are scored against each other, with what no weights and no estimate of tokens change of that.
 
     `live_latencies` has the latencies of models, in milliseconds, that are better known than by the catalogue.
     """
-    costs = [model.input_cost_per_1m * tokens.input + model.output_cost_per_1m * tokens.output for model in candidates]
-    max_cost = max(costs, default=0.0)
-    latencies = [live_latencies.get(model.model_id, model.avg_latency_ms) for model in candidates]
-    max_latency = max(latencies, default=0)
-    # Weights may sum to 1.001; dividing by the sum keeps the composite within [0, 1].
-    total = max(weights.cost + weights.latency + weights.quality, 1.0)
-    scored = []
-    for model, cost, latency in zip(candidates, costs, latencies, strict=True):
-        cost_score = 1.0 - cost / max_cost if max_cost else 1.0
-        latency_score = 1.0 - latency / max_latency if max_latency else 1.0
-        quality_score = model.quality_rating / HIGHEST_RATING
-        composite = cost_score * weights.cost + latency_score * weights.latency + quality_score * weights.quality
-        composite = min(composite / total, 1.0)
-        scored.append(Scored(model, composite, cost_score, latency_score, quality_score, cost / ONE_MILLION, latency))
-    return scored
+
+    __slots__ = ("_inputs", "_latencies", "_latency_scores", "_outputs", "_quality_scores", "models")
+
+    def __init__(self, models: Sequence[CatalogModel], live_latencies: Mapping[UUID, int] = NO_LIVE_LATENCIES) -> None:
+        self.models = models
+        self._inputs = [model.input_cost_per_1m for model in models]
+        self._outputs = [model.output_cost_per_1m for model in models]
+        self._latencies = [live_latencies.get(model.model_id, model.avg_latency_ms) for model in models]
+        slowest = max(self._latencies, default=0)
+        self._latency_scores = [1.0 - latency / slowest if slowest else 1.0 for latency in self._latencies]
+        self._quality_scores = [model.quality_rating / HIGHEST_RATING for model in models]
+
+    def score(self, weights: Weights, tokens: Tokens = ONE_MILLION_EACH) -> Scores:
+        """Score each of them. A criterion on which all are zero (all free) scores 1 for all."""
+        costs = [
+            input_cost * tokens.input + output_cost * tokens.output
+            for input_cost, output_cost in zip(self._inputs, self._outputs, strict=True)
+        ]
+        by_cost, by_latency, by_quality = weights.cost, weights.latency, weights.quality
+        dearest = max(costs, default=0.0) or math.inf  # then each scores 1 - 0 / inf
+        # Weights may sum to 1.001; dividing by the sum keeps the composite within [0, 1].
+        total = max(by_cost + by_latency + by_quality, 1.0)
+        composites = [
+            ((1.0 - cost / dearest) * by_cost + latency * by_latency + quality * by_quality) / total
+            for cost, latency, quality in zip(costs, self._latency_scores, self._quality_scores, strict=True)
+        ]
+        if max(composites, default=0.0) > 1.0:  # by the rounding of a sum
+            composites = [min(composite, 1.0) for composite in composites]
+        return Scores(self, costs, dearest, composites)
+
+    def scored(self, place: int, composite: float, cost: float, dearest: float) -> Scored:
+        """Put together what is known of one of them."""
+        return Scored(
+            self.models[place],
+            composite,
+            1.0 - cost / dearest,
+            self._latency_scores[place],
+            self._quality_scores[place],
+            cost / ONE_MILLION,
+            self._latencies[place],
+        )
+
+
+class Scores:
+    """What candidates scored, by their place among them."""
+
+    __slots__ = ("_candidates", "_costs", "_dearest", "composites")
+
+    def __init__(
+        self, candidates: Candidates, costs: Sequence[float], dearest: float, composites: Sequence[float]
+    ) -> None:
+        self._candidates, self._costs, self._dearest, self.composites = candidates, costs, dearest, composites
+
+    def __getitem__(self, place: int) -> Scored:
+        return self._candidates.scored(place, self.composites[place], self._costs[place], self._dearest)
+
+    def __len__(self) -> int:
+        return len(self.composites)
 
 
 PRESETS = {

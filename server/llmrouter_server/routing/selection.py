@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import heapq
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmrouter_server.routing.eligibility import Exclusion, Need, select_eligible
-from llmrouter_server.routing.scoring import NO_LIVE_LATENCIES, ONE_MILLION_EACH, Scored, Tokens, Weights, score
+from llmrouter_server.routing.scoring import (
+    NO_LIVE_LATENCIES,
+    ONE_MILLION_EACH,
+    Candidates,
+    Scored,
+    Scores,
+    Tokens,
+    Weights,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
     from uuid import UUID
 
     from llmrouter_server.catalog.snapshot import CatalogModel
@@ -21,24 +30,97 @@ SAME_SCORE_DIGITS = 12
 """Composites that agree to so many decimals are equal: what is left is the rounding of floating-point sums."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """The fate of every model of the catalogue: ranked, best first, or excluded for one reason."""
+class Shared:
+    """Shared by all calls that ask for the same, as is what they make of it: see Decisions."""
 
-    ranked: tuple[Scored, ...]
-    excluded: tuple[tuple[CatalogModel, Exclusion], ...]
-    degraded: bool
-    _made: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+    def __init__(self) -> None:
+        self._made: dict[Hashable, Any] = {}
 
     def once(self, name: Hashable, make: Callable[[], T]) -> T:
-        """Return what is made of the decision under this name, made when it is first asked for.
-
-        Calls that ask for the same share a decision, and so what is made of it: see Decisions.
-        """
+        """Return what is made of it under this name, made when it is first asked for."""
         made: T | None = self._made.get(name)
         if made is None:
             made = self._made[name] = make()
         return made
+
+
+class Selection(Shared):
+    """What a need leaves of the catalogue, to be ranked for any weights and any estimate of tokens."""
+
+    def __init__(
+        self, models: Iterable[CatalogModel], need: Need, live_latencies: Mapping[UUID, int] = NO_LIVE_LATENCIES
+    ) -> None:
+        """`models` are in the order of `in_order_of_ties`."""
+        super().__init__()
+        eligibility = select_eligible(models, need)
+        named = [model for model in eligibility.candidates if model.model_name == need.model_name]
+        others = [model for model in eligibility.candidates if model.model_name != need.model_name]
+        self.named = len(named)
+        """How many of the candidates were asked for by name: the first ones."""
+        self.candidates = Candidates((*named, *others), live_latencies)
+        self.excluded, self.degraded = eligibility.excluded, eligibility.degraded
+
+    def decide(self, weights: Weights, tokens: Tokens) -> Decision:
+        """Score the candidates and put them in order."""
+        return Decision(self, self.candidates.score(weights, tokens))
+
+
+class Decision(Shared):
+    """The fate of every model of the catalogue: ranked, best first, or excluded for one reason.
+
+    Models that were asked for by name come first, whatever their scores.
+    """
+
+    def __init__(self, selection: Selection, scores: Scores) -> None:
+        super().__init__()
+        self.selection, self._scores = selection, scores
+
+    @property
+    def excluded(self) -> tuple[tuple[CatalogModel, Exclusion], ...]:
+        """The models that are no candidates, each with the reason."""
+        return self.selection.excluded
+
+    @property
+    def degraded(self) -> bool:
+        """Whether only unhealthy providers were left, so that health was not held against them."""
+        return self.selection.degraded
+
+    @property
+    def ranked(self) -> tuple[Scored, ...]:
+        """All candidates. To put all of many in order takes a while: `best` is for who needs a few."""
+        return self.best(len(self._scores))
+
+    @cached_property
+    def primary(self) -> Scored | None:
+        """The best one; None: nobody is eligible, and `excluded` says why."""
+        return next(iter(self.best(1)), None)
+
+    def best(self, count: int) -> tuple[Scored, ...]:
+        """Return so many of the candidates, or all that there are."""
+        named, number = self.selection.named, len(self._scores)
+        places = self._best(range(named), count)
+        if len(places) < count:
+            places += self._best(range(named, number), count - len(places))
+        return tuple(self._scores[place] for place in places)
+
+    def first(self, count: int, is_wanted: Callable[[CatalogModel], bool]) -> list[Scored]:
+        """Return the best so many of those that are wanted."""
+        looked_at = count
+        while True:
+            best = self.best(looked_at)
+            wanted = [scored for scored in best if is_wanted(scored.model)]
+            if len(wanted) >= count or len(best) < looked_at:
+                return wanted[:count]
+            looked_at *= 4
+
+    def _best(self, places: Sequence[int], count: int) -> list[int]:
+        """Of equal composites the first one: candidates are in the order of ties."""
+        composites = self._scores.composites
+        if count < len(places):
+            inside = composites[places[0] : places[-1] + 1]
+            least = heapq.nlargest(count, inside)[-1] - 2 * 10**-SAME_SCORE_DIGITS  # what may be equal to it is in
+            places = [place for place, composite in enumerate(inside, places[0]) if composite >= least]
+        return sorted(places, key=lambda place: -round(composites[place], SAME_SCORE_DIGITS))[:count]
 
 
 def decide(
@@ -48,24 +130,21 @@ def decide(
     tokens: Tokens = ONE_MILLION_EACH,
     live_latencies: Mapping[UUID, int] = NO_LIVE_LATENCIES,
 ) -> Decision:
-    """Filter, score and order; models that were asked for by name come first, whatever their scores.
+    """Filter, score and order."""
+    return Selection(in_order_of_ties(models), need, live_latencies).decide(weights, tokens)
 
-    Nobody eligible: `ranked` is empty, and `excluded` says why.
+
+def in_order_of_ties(models: Iterable[CatalogModel]) -> list[CatalogModel]:
+    """Put models in the order in which they are preferred when they score the same.
+
+    By priority, quality rating, model name; then the id, for two providers' models of the same name.
     """
-    eligibility = select_eligible(models, need)
-    ranked = sorted(score(eligibility.candidates, weights, tokens, live_latencies), key=_rank)
-    if need.model_name is not None:
-        ranked.sort(key=lambda scored: scored.model.model_name != need.model_name)  # the order within stays
-    return Decision(tuple(ranked), eligibility.excluded, eligibility.degraded)
-
-
-def _rank(scored: Scored) -> tuple[float, int, float, str, int]:
-    """Composite, priority, quality rating, model name; then the id, for two providers' models of the same name."""
-    model = scored.model
-    return (
-        -round(scored.composite, SAME_SCORE_DIGITS),
-        -model.priority,
-        -model.quality_rating,
-        model.model_name,
-        model.model_id.int,  # in the order of its text, which takes Python longer to write than all the others
+    return sorted(
+        models,
+        key=lambda model: (
+            -model.priority,
+            -model.quality_rating,
+            model.model_name,
+            model.model_id.int,  # in the order of its text, which takes Python longer to write than all the others
+        ),
     )

@@ -90,7 +90,7 @@ def _response(routed: Routed) -> routing_service_pb2.RouteResponse:
 
 
 def _without_id(record: DecisionRecord, decision: Decision) -> bytes:
-    primary, *fallbacks = (_scored(scored) for scored in decision.ranked[: 1 + record.facts.fallback_count])
+    primary, *fallbacks = (_scored(scored) for scored in decision.best(1 + record.facts.fallback_count))
     return routing_service_pb2.RouteResponse(
         primary=primary,
         fallbacks=fallbacks,
