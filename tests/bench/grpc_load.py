@@ -38,7 +38,8 @@ class Load:
     """What to call, and how. Each caller calls again as soon as it is answered.
 
     messages: what is sent in a call, in base64, one after an answer to the one before. Callers take turns in these.
-    answers: how many messages a call is answered with.
+    counted_field: a protobuf field, a number, that is added to all first messages and counts the calls: no two ask the
+    same. 0: none.
     """
 
     port: int
@@ -50,6 +51,7 @@ class Load:
     """Of each connection."""
     seconds: float
     most_calls: int = 1_000_000
+    counted_field: int = 0
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -77,9 +79,12 @@ def grpc_message(message: bytes) -> bytes:
 def _integer(value: int, bits: int, first: int) -> bytes:
     """Write a number as HPACK does (RFC 7541, section 5.1)."""
     most = (1 << bits) - 1
-    if value < most:
-        return bytes([first | value])
-    written, value = bytearray([first | most]), value - most
+    return bytes([first | value]) if value < most else bytes([first | most]) + _varint(value - most)
+
+
+def _varint(value: int) -> bytes:
+    """Write a number seven bits at a time, the lowest first, as protobuf does too."""
+    written = bytearray()
     while value >= 128:
         written.append(value & 0x7F | 0x80)
         value >>= 7
@@ -110,7 +115,7 @@ class Connection(asyncio.Protocol):
         self._load, self._results, self._until = load, results, until
         self._calls: dict[int, Call] = {}
         self._next_stream, self._came = 1, b""
-        self._messages = [[grpc_message(base64.b64decode(each)) for each in call] for call in load.messages]
+        self._messages = [[base64.b64decode(each) for each in call] for call in load.messages]
         headers = [
             (":method", "POST"), (":scheme", "http"), (":path", load.path), (":authority", "bench"),
             ("te", "trailers"), ("content-type", "application/grpc"), *load.metadata.items(),
@@ -147,8 +152,11 @@ class Connection(asyncio.Protocol):
         messages = self._messages[self._results.begun % len(self._messages)]
         self._results.begun += 1
         self._calls[stream] = Call(messages, time.perf_counter())
-        is_end = END_STREAM if len(messages) == 1 else 0
-        self._transport.write(frame(HEADERS, END_HEADERS, stream, block) + frame(DATA, is_end, stream, messages[0]))
+        is_end, first = END_STREAM if len(messages) == 1 else 0, messages[0]
+        if field := self._load.counted_field:
+            first += _varint(field << 3) + _varint(self._results.begun)
+        message = frame(DATA, is_end, stream, grpc_message(first))
+        self._transport.write(frame(HEADERS, END_HEADERS, stream, block) + message)
 
     def _frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == DATA:
@@ -168,7 +176,7 @@ class Connection(asyncio.Protocol):
             call.last, call.came = call.came[5:end], call.came[end:]
             call.got += 1
             if call.sent < len(call.messages):
-                self._transport.write(frame(DATA, 0, stream, call.messages[call.sent]))
+                self._transport.write(frame(DATA, 0, stream, grpc_message(call.messages[call.sent])))
                 call.sent += 1
             elif len(call.messages) > 1:
                 self._transport.write(frame(DATA, END_STREAM, stream, b""))

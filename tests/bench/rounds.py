@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench import grpc_load, http_load
@@ -99,11 +100,14 @@ async def decisions(bench: Bench, *, seconds: float) -> Figures:
     return figures(result, before, after, ("server", "postgres"))
 
 
-async def route(bench: Bench, *, seconds: float) -> tuple[Figures, bytes]:
-    """Ask the server over gRPC; return an answer too."""
-    asked = routing_service_pb2.RouteRequest(power_level=power_level_pb2.ECO)
+async def route(bench: Bench, *, seconds: float, is_new: bool = False) -> tuple[Figures, bytes]:
+    """Ask the server over gRPC; return an answer too. is_new: each call has an estimate that no other had."""
+    load = replace(
+        _unary(bench, bench.stack.ports.grpc, seconds),
+        counted_field=routing_service_pb2.RouteRequest.ESTIMATED_INPUT_TOKENS_FIELD_NUMBER if is_new else 0,
+    )
     before = bench.cpu_s()
-    result = await bench.load("grpc_load", _unary(bench, bench.stack.ports.grpc, asked.SerializeToString(), seconds))
+    result = await bench.load("grpc_load", load)
     after = bench.cpu_s()
     answers = [base64.b64decode(answer) for answer in result["sample"]]
     for answer in answers:
@@ -115,9 +119,8 @@ async def route(bench: Bench, *, seconds: float) -> tuple[Figures, bytes]:
 
 async def echo(bench: Bench, other: Echo, answer: bytes, *, seconds: float) -> Figures:
     """Ask the bare server for the same bytes."""
-    asked = routing_service_pb2.RouteRequest(power_level=power_level_pb2.ECO)
     before = {"server": cpu_s(other.server_pid)}
-    result = await bench.load("grpc_load", _unary(bench, other.grpc_port, asked.SerializeToString(), seconds))
+    result = await bench.load("grpc_load", _unary(bench, other.grpc_port, seconds))
     after = {"server": cpu_s(other.server_pid)}
     if any(base64.b64decode(each) != answer for each in result["sample"]):
         raise RuntimeError("an echo is not what it should be")
@@ -157,12 +160,13 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def _unary(bench: Bench, port: int, message: bytes, seconds: float) -> grpc_load.Load:
+def _unary(bench: Bench, port: int, seconds: float) -> grpc_load.Load:
+    asked = routing_service_pb2.RouteRequest(power_level=power_level_pb2.ECO)
     return grpc_load.Load(
         port=port,
         path=ROUTE,
         metadata={"authorization": f"Bearer {bench.tokens[0]}"},
-        messages=[[_base64(message)]],
+        messages=[[_base64(asked.SerializeToString())]],
         connections=4,
         callers=IN_FLIGHT // 4,
         seconds=seconds,

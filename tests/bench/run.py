@@ -74,11 +74,12 @@ async def _round(made: Bench, seconds: float, idle: Figures, other: Echo, answer
 
 async def _routes(made: Bench, seconds: float, other: Echo, answer: bytes, *, is_reversed: bool) -> Round:
     done: Round = {}
-    for name in ("echo", "route") if is_reversed else ("route", "echo"):
-        if name == "route":
-            done[name], _ = await rounds.route(made, seconds=seconds)
-        else:
+    names = ("route", "route, new", "echo")
+    for name in reversed(names) if is_reversed else names:
+        if name == "echo":
             done[name] = await rounds.echo(made, other, answer, seconds=seconds)
+        else:
+            done[name], _ = await rounds.route(made, seconds=seconds, is_new=name == "route, new")
     return done
 
 

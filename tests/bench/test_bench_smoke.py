@@ -13,8 +13,8 @@ from bench.report import markdown, summary
 from bench.run import ROOT, measure
 
 ANSWERED = (
-    "saturated ours", "saturated plain", "calm ours", "calm plain", "decisions", "route", "echo", "route in JSON",
-    "echo in JSON", "route, grown", "echo, grown",
+    "saturated ours", "saturated plain", "calm ours", "calm plain", "decisions", "route", "route, new", "echo",
+    "route in JSON", "echo in JSON", "route, grown", "route, new, grown", "echo, grown",
 )  # fmt: skip
 
 
