@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 GENERATED = clients envoy server/llmrouter_server/gateway/envoy_api.binpb
 PROTOS = $(wildcard proto/llmrouter/v2/*.proto)
 
-.PHONY: help up test fuzz bench bench-rivals bench-scale check install generate lock format clean
+.PHONY: help up test fuzz bench bench-rivals bench-scale bench-server check install generate lock format clean
 .PHONY: check-lint check-types check-layers check-proto check-breaking check-generated check-migrations check-envoy check-deploy
 
 help: ## list the targets
@@ -40,6 +40,9 @@ bench-rivals: $(INSTALLED) ## the same beside LiteLLM, Portkey, TensorZero and B
 
 bench-scale: $(INSTALLED) ## measure a million users, 10,000 models and 50 M rows, in about an hour; writes docs/scale.md
 	PYTHONPATH=tests $(BIN)/python -m bench.scale_run $(if $(PARTS),--parts=$(PARTS)) $(if $(FOLDER),--folder=$(FOLDER))
+
+bench-server: $(INSTALLED) ## where the server's CPU goes, by file and library; writes docs/server-cost.md
+	PYTHONPATH=tests $(BIN)/python -m bench.server_parts $(if $(SECONDS),--seconds=$(SECONDS))
 
 check: check-lint check-types check-layers check-proto check-breaking check-generated check-migrations check-envoy check-deploy ## everything that can be known without running it
 

@@ -11,6 +11,8 @@ from bench.machine import machine
 from bench.places import Cores, _end, _python, port_of
 from bench.report import markdown, summary
 from bench.run import ROOT, measure
+from bench.server_parts import markdown as server_markdown
+from bench.server_parts import samples_of
 
 ANSWERED = (
     "saturated ours", "saturated plain", "calm ours", "calm plain", "decisions", "route", "route, new", "echo",
@@ -47,3 +49,23 @@ async def test_a_load_refuses_an_answer_that_is_not_the_providers(monkeypatch: p
                 await http_load.ask(load)
     finally:
         await _end(provider)
+
+
+STACKS = """\
+thread (0x1): MainThread;run (asyncio/runners.py:1);_run (uvloop/loop.pyx:2);decide (llmrouter_server/gateway/decision.py:3) 5
+thread (0x1): MainThread;run (asyncio/runners.py:1);open (llmrouter_server/gateway/store.py:4);fetch (asyncpg/connection.py:9) 3
+thread (0x1): MainThread;run (asyncio/runners.py:1) 2
+process 7;thread (0x2): "reader";read (llmrouter_server/gateway/chat.py:4) 9
+"""  # noqa: E501 - as the sampler writes them
+
+
+def test_a_sample_counts_for_the_innermost_file_or_library_of_the_thread_that_runs_the_loop() -> None:
+    assert samples_of(STACKS) == {"gateway/decision.py": 5, "asyncpg": 3, "event loop": 2}
+
+
+def test_what_the_server_costs_is_told_by_part_the_dearest_first() -> None:
+    found = {"echo": {"event loop": 190.0}, "chat": {"event loop": 400.0, "asyncpg": 900.4, "app.py": 0.2}}
+    about = machine(ROOT)
+    *_, head, _, whole, first, second, end = server_markdown(found, about, 2).split("\n")
+    assert (head, whole) == ("| µs a call | echo | chat |", "| all | 190 | 1,301 |")
+    assert (first, second, end) == ("| asyncpg |  | 900 |", "| event loop | 190 | 400 |", "")

@@ -1,0 +1,195 @@
+"""`make bench-server`: where the server's CPU goes, by its rooms and libraries; writes docs/server-cost.md.
+
+A sampler looks at the server a few hundred times a second while a load runs, and counts in which file it finds it. The
+server has a core for itself: on a shared one, whom it wakes takes the core, and that looks like work of the waker.
+Needs the right to look into another process: root, or kernel.yama.ptrace_scope = 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench import rounds
+from bench.machine import machine
+from bench.places import bench, echo
+from up_process import children_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from bench.places import Bench, Echo
+    from bench.rounds import Figures
+
+ROOT = Path(__file__).parent.parent.parent
+SAMPLES_PER_S = 400
+BEGIN_S = 0.5
+"""How long a load runs before the sampler is there."""
+MAIN = "MainThread"
+FRAME = re.compile(r"(?P<name>.*) \((?P<file>[^():]+)(?::\d+)?\)")
+LIBRARIES = {
+    "asyncpg/": "asyncpg",
+    "grpc/": "grpc.aio",
+    "_cython/": "grpc.aio",
+    "uvloop/": "event loop",
+    "asyncio/": "event loop",
+    "cryptography/": "cryptography",
+    "prometheus_client/": "prometheus_client",
+    "logging/": "logging",
+}
+"""Who a frame belongs to, by a part of its file's path. What C code does counts for the Python frame that called it."""
+
+Parts = dict[str, float]
+"""CPU microseconds a call, by part."""
+
+
+def part_of(stack: str) -> str:
+    """Return the innermost room of the server, or library that does work of its own, that the sample was in."""
+    for frame in reversed(stack.split(";")):
+        found = FRAME.fullmatch(frame)
+        if found is None:
+            continue
+        file = found["file"].replace("\\", "/")
+        for place, library in LIBRARIES.items():
+            if place in file:
+                return library
+        if "llmrouter_server/" in file:
+            return file.partition("llmrouter_server/")[2]
+        if "llmrouter/v2" in file or "bench/" in file:
+            return "messages and stubs"
+    return "others"
+
+
+def samples_of(raw: str) -> Counter[str]:
+    """Count the samples of the main thread by part. One line of `raw` is a stack, outermost first, and a number."""
+    counted: Counter[str] = Counter()
+    for line in raw.splitlines():
+        stack, _, number = line.rpartition(" ")
+        if MAIN in stack.partition(";")[0]:
+            counted[part_of(stack)] += int(number)
+    return counted
+
+
+def threads_s(pid: int) -> dict[int, float]:
+    """Return the CPU seconds of each thread of a process."""
+    used = {}
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # it has ended
+            used[int(thread.name)] = int((thread / "schedstat").read_text(encoding="ascii").split()[0]) / 1e9
+    return used
+
+
+async def sampled(pid: int, seconds: float, load: Callable[[], Awaitable[Figures]]) -> Parts:
+    """Run a load of so many seconds, and return what the process used for a call, by part."""
+    before = threads_s(pid)
+    running = asyncio.ensure_future(load())
+    await asyncio.sleep(BEGIN_S)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "stacks")
+        sampler = await asyncio.create_subprocess_exec(
+            str(Path(sys.executable).with_name("py-spy")), "record", "--threads", "--format=raw", "--gil",
+            f"--rate={SAMPLES_PER_S}", f"--duration={max(1, round(seconds - 2 * BEGIN_S))}", f"--output={file}",
+            f"--pid={pid}", stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        _, said = await sampler.communicate()
+        figures = await running
+        if sampler.returncode != 0:
+            raise RuntimeError(f"the server could not be sampled: {said.decode(errors='replace').strip()}")
+        counted = samples_of(file.read_text(encoding="utf-8"))
+    after = threads_s(pid)
+    calls, all_samples = figures["answers"], counted.total()
+    main_us = (after[pid] - before[pid]) / calls * 1e6
+    parts = {part: main_us * number / all_samples for part, number in counted.items()}
+    others_s = sum(used - before.get(thread, 0.0) for thread, used in after.items() if thread != pid)
+    return parts | {"gRPC's own threads": others_s / calls * 1e6}
+
+
+def alone(pid: int, made: Bench) -> None:
+    """Give the process the systems' core, and everything else the load's."""
+    system, load = made.cores.system, made.cores.load
+    if system is None or load is None:
+        raise RuntimeError("this takes two cores")
+    postmaster = made.stack.postgres.server.pid
+    for other in (made.stack.envoy.pid, made.plain.pid, postmaster, *children_of(postmaster)):
+        _pin(other, load)
+    _pin(pid, system)
+
+
+def _pin(pid: int, core: int) -> None:
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # it has ended
+            os.sched_setaffinity(int(thread.name), {core})
+
+
+async def measure(seconds: float, say: Callable[[str], object] = lambda _: None) -> dict[str, Parts]:
+    """Return the parts of each load."""
+    async with bench() as made, contextlib.AsyncExitStack() as cleanup:
+        _, answer = await rounds.route(made, seconds=min(1.0, seconds))
+        other: Echo = await cleanup.enter_async_context(echo(made.cores, base64.b64encode(answer).decode()))
+        server = made.stack.server.pid
+        alone(server, made)
+
+        async def routed(*, is_new: bool) -> Figures:
+            return (await rounds.route(made, seconds=seconds, is_new=is_new))[0]
+
+        loads: Mapping[str, tuple[int, Callable[[], Awaitable[Figures]]]] = {
+            "echo": (other.server_pid, lambda: rounds.echo(made, other, answer, seconds=seconds)),
+            "Route, remembered": (server, lambda: routed(is_new=False)),
+            "Route, new": (server, lambda: routed(is_new=True)),
+            "chat": (server, lambda: rounds.requests(made, is_ours=True, seconds=seconds, per_s=0)),
+        }
+        found = {}
+        for name, (pid, load) in loads.items():
+            found[name] = await sampled(pid, seconds, load)
+            say(f"{name}: {sum(found[name].values()):.0f} µs")
+        return found
+
+
+def markdown(found: Mapping[str, Parts], about: Mapping[str, object], seconds: float) -> str:
+    """Return the report: for each load the parts, the dearest first."""
+    lines = [
+        "# Where the server's CPU goes",
+        "",
+        "Made by `make bench-server`. CPU microseconds a call by file of the server (`server/llmrouter_server`) and by",
+        f"library: shares of {SAMPLES_PER_S} samples a second, over {seconds:g} s, of the thread that runs Python, times",
+        "the CPU that it used. What C code does counts for the Python that called it: protobuf for whoever reads or",
+        "writes a message, Fernet for the cipher, the compiled part of grpc.aio for the event loop. The server had a",
+        "core for itself, Envoy, Postgres, load and provider the other one; in `performance.md` all of ours share one,",
+        "and the same call costs more. *Route, new* has an estimate of tokens in each call that no other had.",
+        "",
+        f"- {about['date']}, commit {about['commit']}",
+        f"- {about['cpus']} CPUs, {about['cpu']}, {about['memory_gib']} GiB, {about['system']}",
+        "",
+        "| µs a call | " + " | ".join(found) + " |",
+        "|---|" + "---|" * len(found),
+        "| all | " + " | ".join(f"{sum(parts.values()):,.0f}" for parts in found.values()) + " |",
+    ]
+    names = {name for parts in found.values() for name in parts}
+    for name in sorted(names, key=lambda name: -max(parts.get(name, 0.0) for parts in found.values())):
+        figures = [parts.get(name, 0.0) for parts in found.values()]
+        if max(figures) >= 1.0:
+            lines.append(f"| {name} | " + " | ".join(f"{each:,.0f}" if each >= 0.5 else "" for each in figures) + " |")
+    return "\n".join([*lines, ""])
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench-server", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each load")
+    parser.add_argument("--markdown", type=Path, default=ROOT / "docs" / "server-cost.md")
+    chosen = parser.parse_args()
+    found = await measure(chosen.seconds, say=lambda line: sys.stdout.write(f"{line}\n"))
+    chosen.markdown.write_text(markdown(found, machine(ROOT), chosen.seconds), encoding="utf-8")
+    sys.stdout.write(chosen.markdown.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
