@@ -64,12 +64,22 @@ def test_new_latencies_are_looked_at_anew() -> None:
 
 
 def test_only_so_many_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "MOST_VERDICTS", 3 * len(MODELS))
+    monkeypatch.setattr(kept, "MOST_DECISIONS", 3)
     decisions = Decisions()
     made = {tokens: decisions.decide(SNAPSHOT, replace(FACTS, tokens=Tokens(tokens))) for tokens in (1, 2, 3, 4)}
     assert decisions.decide(SNAPSHOT, replace(FACTS, tokens=Tokens(4))) is made[4]
     assert decisions.decide(SNAPSHOT, replace(FACTS, tokens=Tokens(1))) is not made[1]
     assert fates(decisions.decide(SNAPSHOT, replace(FACTS, tokens=Tokens(1)))) == fates(made[1])
+
+
+def test_only_so_many_selections_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "MOST_VERDICTS", 3 * len(MODELS))
+    decisions = Decisions()
+    facts = [replace(FACTS, need=replace(FACTS.need, keyed_providers=frozenset({UUID(int=each)}))) for each in range(4)]
+    made = [decisions.decide(SNAPSHOT, each).selection for each in facts]
+    anew = [decisions.decide(SNAPSHOT, replace(each, tokens=Tokens(1))).selection for each in reversed(facts)]
+    assert anew[0] is made[3]
+    assert anew[3] is not made[0]
 
 
 def test_a_new_estimate_and_other_wishes_share_what_the_need_leaves() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from bisect import bisect_left
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llmrouter_server.routing.selection import Selection, in_order_of_ties
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from llmrouter_server.routing.record import Facts
     from llmrouter_server.routing.selection import Decision
 
-MOST_VERDICTS = 100_000
-"""How many models' fates are kept, of all decisions together, and of all selections: about 20 MB."""
+MOST_DECISIONS, MOST_VERDICTS = 2000, 100_000
+"""How many decisions are kept, and how many models' fates, of all selections together: about 9 and 10 MB."""
 
 
 class Decisions:
@@ -50,7 +50,9 @@ class Decisions:
         decision = self._made.get(key)
         if decision is None:
             decision = self._selection(facts).decide(facts.weights, facts.tokens)
-            self._keep(self._made, key, decision)
+            if len(self._made) >= MOST_DECISIONS:
+                self._made.clear()
+            self._made[key] = decision
         return decision
 
     def _selection(self, facts: Facts) -> Selection:
@@ -62,10 +64,7 @@ class Decisions:
         selection = self._selections.get(need)
         if selection is None:
             selection = Selection(self._models, need, facts.live_latencies)
-            self._keep(self._selections, need, selection)
+            if (len(self._selections) + 1) * len(self._models) > MOST_VERDICTS:
+                self._selections.clear()
+            self._selections[need] = selection
         return selection
-
-    def _keep(self, kept: dict[Any, Any], key: Hashable, made: object) -> None:
-        if (len(kept) + 1) * len(self._models) > MOST_VERDICTS:
-            kept.clear()
-        kept[key] = made

@@ -12,7 +12,6 @@ from llmrouter_server.routing.scoring import (
     ONE_MILLION_EACH,
     Candidates,
     Scored,
-    Scores,
     Tokens,
     Weights,
 )
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+FEW = 6
+"""As many as are answered at most."""
 SAME_SCORE_DIGITS = 12
 """Composites that agree to so many decimals are equal: what is left is the rounding of floating-point sums."""
 
@@ -61,8 +62,8 @@ class Selection(Shared):
         self.excluded, self.degraded = eligibility.excluded, eligibility.degraded
 
     def decide(self, weights: Weights, tokens: Tokens) -> Decision:
-        """Score the candidates and put them in order."""
-        return Decision(self, self.candidates.score(weights, tokens))
+        """Return the decision for these weights and this estimate."""
+        return Decision(self, weights, tokens)
 
 
 class Decision(Shared):
@@ -71,9 +72,9 @@ class Decision(Shared):
     Models that were asked for by name come first, whatever their scores.
     """
 
-    def __init__(self, selection: Selection, scores: Scores) -> None:
+    def __init__(self, selection: Selection, weights: Weights, tokens: Tokens) -> None:
         super().__init__()
-        self.selection, self._scores = selection, scores
+        self.selection, self._weights, self._tokens = selection, weights, tokens
 
     @property
     def excluded(self) -> tuple[tuple[CatalogModel, Exclusion], ...]:
@@ -87,21 +88,17 @@ class Decision(Shared):
 
     @property
     def ranked(self) -> tuple[Scored, ...]:
-        """All candidates. To put all of many in order takes a while: `best` is for who needs a few."""
-        return self.best(len(self._scores))
+        """All candidates, scored and put in order anew: `best` is for who needs a few."""
+        return self._rank(len(self.selection.candidates.models))
 
-    @cached_property
+    @property
     def primary(self) -> Scored | None:
         """The best one; None: nobody is eligible, and `excluded` says why."""
-        return next(iter(self.best(1)), None)
+        return self._few[0] if self._few else None
 
     def best(self, count: int) -> tuple[Scored, ...]:
         """Return so many of the candidates, or all that there are."""
-        named, number = self.selection.named, len(self._scores)
-        places = self._best(range(named), count)
-        if len(places) < count:
-            places += self._best(range(named, number), count - len(places))
-        return tuple(self._scores[place] for place in places)
+        return self._few[:count] if count <= FEW else self._rank(count)
 
     def first(self, count: int, is_wanted: Callable[[CatalogModel], bool]) -> list[Scored]:
         """Return the best so many of those that are wanted."""
@@ -113,14 +110,26 @@ class Decision(Shared):
                 return wanted[:count]
             looked_at *= 4
 
-    def _best(self, places: Sequence[int], count: int) -> list[int]:
-        """Of equal composites the first one: candidates are in the order of ties."""
-        composites = self._scores.composites
-        if count < len(places):
-            inside = composites[places[0] : places[-1] + 1]
-            least = heapq.nlargest(count, inside)[-1] - 2 * 10**-SAME_SCORE_DIGITS  # what may be equal to it is in
-            places = [place for place, composite in enumerate(inside, places[0]) if composite >= least]
-        return sorted(places, key=lambda place: -round(composites[place], SAME_SCORE_DIGITS))[:count]
+    @cached_property
+    def _few(self) -> tuple[Scored, ...]:
+        """All that is kept: the scores of many candidates would take more memory than it takes time to make them."""
+        return self._rank(FEW)
+
+    def _rank(self, count: int) -> tuple[Scored, ...]:
+        scores, named = self.selection.candidates.score(self._weights, self._tokens), self.selection.named
+        places = _best(scores.composites, range(named), count)
+        if len(places) < count:
+            places += _best(scores.composites, range(named, len(scores)), count - len(places))
+        return tuple(scores[place] for place in places)
+
+
+def _best(composites: Sequence[float], places: Sequence[int], count: int) -> list[int]:
+    """Return the best so many places. Of equal composites the first one: candidates are in the order of ties."""
+    if count < len(places):
+        among = composites[places[0] : places[-1] + 1]
+        least = heapq.nlargest(count, among)[-1] - 2 * 10**-SAME_SCORE_DIGITS  # what may be equal to it is in
+        places = [place for place, composite in enumerate(among, places[0]) if composite >= least]
+    return sorted(places, key=lambda place: -round(composites[place], SAME_SCORE_DIGITS))[:count]
 
 
 def decide(
