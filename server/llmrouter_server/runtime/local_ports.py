@@ -14,12 +14,23 @@ LISTENING = "0A"
 
 
 def free_ports(count: int) -> list[int]:
-    """Return different ports that nobody uses now."""
-    with contextlib.ExitStack() as probes:
-        opened = [probes.enter_context(socket.socket()) for _ in range(count)]
-        for probe in opened:
-            probe.bind((HOST, 0))
-        return [probe.getsockname()[1] for probe in opened]
+    """Return different ports that nobody uses now, and that the system gives to nobody who asks for any port.
+
+    That holds for about a minute, TIME_WAIT, in which a server that names the port can listen on it.
+    """
+    return [_reserved_port() for _ in range(count)]
+
+
+def _reserved_port() -> int:
+    with socket.socket() as server, socket.socket() as client:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((HOST, 0))
+        server.listen(1)
+        client.connect(server.getsockname())
+        accepted, _ = server.accept()
+        accepted.close()  # this side is the first to close: the connection stays behind in TIME_WAIT
+        port: int = server.getsockname()[1]
+        return port
 
 
 def is_free(port: int) -> bool:
