@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -15,7 +17,7 @@ import pytest
 
 from as_nobody import run_as_nobody
 from llmrouter_server.runtime.local_packages import damaged_file, package_dir
-from llmrouter_server.runtime.local_postgres_place import PACKAGES
+from llmrouter_server.runtime.local_postgres_place import BINARIES, PACKAGES, _copy_installation
 from llmrouter_server.runtime.local_process import is_alive
 from llmrouter_server.runtime.postgres import EmbeddedPostgres, PostgresError
 
@@ -274,6 +276,21 @@ async def test_as_root_binaries_in_a_closed_folder_are_copied(open_folder: Path,
             await server.stop()
     assert [path.name[:9] for path in children(elsewhere)] == ["postgres-"]
     assert closed.stat().st_mode & 0o777 == 0o700
+
+
+def test_starts_side_by_side_leave_the_copy_of_the_first_alone(open_folder: Path, elsewhere: Path) -> None:
+    original, copied = open_folder / BINARIES / "postgres", elsewhere / BINARIES / "postgres"
+    original.parent.mkdir(parents=True)
+    original.write_bytes(bytes(1_000_000))
+    together = Barrier(4)
+
+    def copy(_: int) -> int:
+        together.wait()
+        _copy_installation(open_folder, elsewhere)
+        return copied.stat().st_ino
+
+    with ThreadPoolExecutor(together.parties) as starts:
+        assert len(set(starts.map(copy, range(together.parties)))) == 1
 
 
 AS_ORDINARY_USER = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -109,9 +110,17 @@ def _make_folder(folder: Path) -> None:
 def _copy_installation(installation: Path, copy: Path) -> None:
     """Copy the binaries unless the copy is up to date."""
     original, copied = installation / BINARIES / "postgres", copy / BINARIES / "postgres"
-    if copied.exists() and _size_and_time(copied) == _size_and_time(original):
-        return
     _make_folder(copy.parent)
+    lock = os.open(copy.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another start may be copying them
+        if not copied.exists() or _size_and_time(copied) != _size_and_time(original):
+            _replace_copy(installation, copy)
+    finally:
+        os.close(lock)
+
+
+def _replace_copy(installation: Path, copy: Path) -> None:
     draft = copy.with_name(f"{copy.name}.{os.getpid()}")
     try:
         needless = shutil.ignore_patterns("include", "doc", "*.a", "*.py", "__pycache__")
