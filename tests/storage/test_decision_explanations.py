@@ -100,14 +100,16 @@ async def test_a_decision_is_its_users_own_and_admins_and_services_see_it_too(do
     assert (error.value.reason, error.value.message) == ("RESOURCE_NOT_FOUND", "there is no such decision")
 
 
-@pytest.mark.parametrize("decision_id", [str(uuid4()), str(uuid_utils.uuid7()), str(UUID(int=0))])
+@pytest.mark.parametrize(
+    "decision_id", [str(uuid4()), str(uuid_utils.uuid7()), str(UUID(int=0))], ids=["version 4", "version 7", "nil"]
+)
 @pytest.mark.parametrize("role", list(Role))
 async def test_an_id_of_no_decision_is_not_found_by_anybody(door: Door, decision_id: str, role: Role) -> None:
     with pytest.raises(DomainError, match="there is no such decision"):
         await door.get(decision_id, uuid4(), role)
 
 
-@pytest.mark.parametrize("decision_id", ["", "1", "0190", f"{{{uuid4()}}}", uuid4().hex])
+@pytest.mark.parametrize("decision_id", ["", "1", "0190", f"{{{UUID(int=7)}}}", UUID(int=7).hex])
 async def test_what_is_no_id_is_an_invalid_field(door: Door, decision_id: str) -> None:
     with pytest.raises(DomainError) as error:
         await door.get(decision_id, uuid4())

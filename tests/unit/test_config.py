@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from base64 import urlsafe_b64encode
 from pathlib import Path
 
 import pytest
-from cryptography.fernet import Fernet
 
 from llmrouter_server.config import Settings, SettingsError
 
-KEY, OLD_KEY = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+KEY, OLD_KEY = (urlsafe_b64encode(bytes(numbers)).decode() for numbers in (range(32), range(100, 132)))
 DATABASE_URL = "postgresql://router:correct-horse@db.example.com:5432/router"
 SECRET = "a-secret-of-at-least-32-characters"
 REQUIRED = {
