@@ -288,6 +288,7 @@ async def _python(module: str, *arguments: str) -> asyncio.subprocess.Process:
         module,
         *arguments,
         cwd=TESTS,
+        env=os.environ | {"PYTHONUNBUFFERED": ""},  # without a buffer, the rest of an interrupted write is lost
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         limit=1 << 24,
