@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import signal
 import tempfile
 import uuid
 from pathlib import Path
@@ -49,7 +50,7 @@ async def postgres() -> AsyncIterator[EmbeddedPostgres]:
     server = EmbeddedPostgres(folder / "postgres", durable=False)
     await server.start()
     yield server
-    await server.stop()
+    await server.server.stop((signal.SIGQUIT, 5.0))  # at once: nobody wants what it would still write down
     shutil.rmtree(folder, ignore_errors=True)
 
 
