@@ -66,12 +66,13 @@ class Http2Connection:
 
     async def send(self, stream_id: int, data: bytes) -> None:
         """Send a piece of a body as the client's windows allow."""
-        while data:
+        left = memoryview(data)  # a slice of megabytes would be copied each time
+        while left:
             async with self._may_send_more:
                 await self._may_send_more.wait_for(lambda: self.http2.local_flow_control_window(stream_id) > 0)
             size = min(self.http2.local_flow_control_window(stream_id), self.http2.max_outbound_frame_size)
-            self.http2.send_data(stream_id, data[:size])
-            data = data[size:]
+            self.http2.send_data(stream_id, bytes(left[:size]))
+            left = left[size:]
             await self.flush()
 
     async def flush(self) -> None:

@@ -9,6 +9,8 @@ from collections import deque
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
+from h2.exceptions import StreamClosedError
+
 from gateway.behaviour import Fault, model_list, ok
 from gateway.provider_exchange import Exchange, Fate, Seen, reset
 from gateway.provider_http1 import MAX_HEAD_BYTES, read_request
@@ -151,7 +153,8 @@ class Provider:
                 seen.fate = Fate.BROKEN
             else:
                 seen.fate = Fate.ANSWERED if exchange.is_whole else Fate.LEFT
-            if isinstance(error, Exception) and not isinstance(error, OSError):
+            is_refused = isinstance(error, StreamClosedError) and client_is_gone.is_set()
+            if isinstance(error, Exception) and not isinstance(error, OSError) and not is_refused:
                 self.failures.append(error)
                 exchange.reset()
             seen.over.set()
