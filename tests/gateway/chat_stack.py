@@ -34,6 +34,8 @@ LONGEST_S = 120
 """Longer than a test waits for an answer: silence alone must have ended it."""
 CONTEXTS = {"A": 8_000, "B": 32_000, "C": 128_000}
 """In the order in which they are tried; each next one takes longer prompts."""
+STOCK = 20
+"""Worlds that are made at once for tests to come: Envoy takes as long to hear of one."""
 REST_S = 2
 """How long an unhealthy provider is left alone."""
 PRICE_IN, PRICE_OUT = Decimal(3), Decimal(15)
@@ -139,6 +141,7 @@ class ChatStack:
     def __init__(self, stack: LocalStack, authority: Authority, pool: Any, cleanup: AsyncExitStack) -> None:
         self.stack, self.authority = stack, authority
         self._pool, self._cleanup = pool, cleanup
+        self._stock: list[World] = []
         self._cipher = Cipher([(stack.home / "byok.key").read_text().strip()])
 
     async def new_worlds(self, number: int, *, tls: Mapping[str, ssl.SSLContext] | None = None) -> list[World]:
@@ -177,7 +180,12 @@ class ChatStack:
         await self._until_known(world, names[-1])
 
     async def new_world(self, *, tls: Mapping[str, ssl.SSLContext] | None = None) -> World:
-        return (await self.new_worlds(1, tls=tls))[0]
+        if tls:
+            return (await self.new_worlds(1, tls=tls))[0]
+        self._stock = self._stock or await self.new_worlds(STOCK)
+        world = self._stock.pop()
+        await self._until_known(world, world.model)
+        return world
 
     async def give_key(self, world: World, letter: str, key: str) -> None:
         """Let the user have a key of their own at this provider."""

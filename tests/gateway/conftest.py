@@ -1,18 +1,16 @@
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 from openai import AsyncOpenAI
 
 from gateway.chat_stack import ChatStack, World, chat_stack
-from gateway.outages import SCENARIOS, Course, Player
 from gateway_samples import Gateway, running
 from llmrouter_server.runtime.database import Database
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 
 @pytest.fixture(scope="session")
@@ -20,25 +18,6 @@ async def chat() -> AsyncIterator[ChatStack]:
     """The whole product in front of misbehaving providers, with short times; for tests that break none of its parts."""
     async with chat_stack() as running:
         yield running
-
-
-@pytest.fixture(scope="session")
-async def outages(request: pytest.FixtureRequest, chat: ChatStack) -> AsyncIterator[Mapping[str, asyncio.Task[Course]]]:
-    """The outages that are to be tested. They are waiting most of the time, and other tests may run meanwhile."""
-    names = [
-        item.callspec.params["name"]
-        for item in request.session.items
-        if isinstance(item, pytest.Function) and "outages" in item.fixturenames and item.path.name == "test_outages.py"
-    ]
-    worlds = await chat.new_worlds(len(names)) if names else []
-    tasks = {
-        name: asyncio.create_task(Player(chat, world, SCENARIOS[name][1]).play(SCENARIOS[name][0]), name=name)
-        for name, world in zip(names, worlds, strict=True)
-    }
-    yield tasks
-    for task in tasks.values():
-        task.cancel()
-    await asyncio.gather(*tasks.values(), return_exceptions=True)
 
 
 @pytest.fixture

@@ -21,12 +21,8 @@ SCENARIOS: Mapping[str, Scenario] = {
 }
 
 
-@pytest.fixture(scope="session")
-async def outcomes(
-    request: pytest.FixtureRequest,
-    chat: ChatStack,
-    outages: object,  # noqa: ARG001 - begun first, since they take longer
-) -> Mapping[str, Outcome | BaseException]:
+@pytest.fixture(scope="module")
+async def outcomes(request: pytest.FixtureRequest, chat: ChatStack) -> Mapping[str, Outcome | BaseException]:
     """What became of each scenario that is to be tested."""
     wanted = {
         item.callspec.params["name"]: SCENARIOS[item.callspec.params["name"]]

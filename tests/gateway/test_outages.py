@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -8,17 +9,36 @@ import pytest
 
 from gateway.chat_stack import PRICE_IN, PRICE_OUT, REST_S
 from gateway.failover_rows import JITTER_S
-from gateway.outages import AT_ONCE, LEFT_ALONE, SCENARIOS, SERVED
+from gateway.outages import AT_ONCE, LEFT_ALONE, SCENARIOS, SERVED, Player
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
+    from gateway.chat_stack import ChatStack
     from gateway.outages import Course
 
 CLOCK_S = 0.002
 """Decisions tell their time in whole milliseconds."""
 ANSWER_USD = (19 * PRICE_IN + 10 * PRICE_OUT) / 1_000_000
+
+
+@pytest.fixture(scope="module")
+async def outages(request: pytest.FixtureRequest, chat: ChatStack) -> AsyncIterator[Mapping[str, asyncio.Task[Course]]]:
+    """Those that are to be tested. They are waiting most of the time, so they go on side by side."""
+    names = [
+        item.callspec.params["name"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and "outages" in item.fixturenames
+    ]
+    worlds = await chat.new_worlds(len(names))
+    tasks = {
+        name: asyncio.create_task(Player(chat, world, SCENARIOS[name][1]).play(SCENARIOS[name][0]), name=name)
+        for name, world in zip(names, worlds, strict=True)
+    }
+    yield tasks
+    for task in tasks.values():
+        task.cancel()
+    await asyncio.gather(*tasks.values(), return_exceptions=True)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
