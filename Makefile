@@ -5,6 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 GENERATED = clients envoy server/llmrouter_server/gateway/envoy_api.binpb
+# A file's tests stay together, since they share what they run against; the first files take longest.
+SIDE_BY_SIDE = --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 PROTOS = $(wildcard proto/llmrouter/v2/*.proto)
 
 .PHONY: help up test fuzz bench bench-rivals bench-scale bench-server check install generate lock format clean
@@ -27,7 +29,7 @@ up: $(INSTALLED) ## run everything here: Postgres, the server and Envoy, until C
 	@exec $(BIN)/llmrouter up
 
 test: $(INSTALLED) ## all tests, against a real Postgres and a real Envoy
-	$(BIN)/pytest
+	$(BIN)/pytest $(SIDE_BY_SIDE)
 
 fuzz: $(INSTALLED) ## hostile requests, CASES=12000 of them; SEED=N repeats a run
 	FUZZ_CASES=$(or $(CASES),12000) $(BIN)/pytest tests/fuzz -q $(if $(SEED),--hypothesis-seed=$(SEED))
