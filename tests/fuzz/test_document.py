@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = max(2, CASES // 400)
 """How many of each kind for each operation."""
-LONGEST_S = 60.0 if IS_BOUNDED else 800.0
+LONGEST_S = 200.0 if IS_BOUNDED else 800.0
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
