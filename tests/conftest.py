@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 import pytest
+from hypothesis import settings
 
 from llmrouter_server.runtime import migrations
 from llmrouter_server.runtime.dev_identity import ROLES, RoleName
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
 TEMPLATE = "template_migrated"
+
+settings.register_profile("unhurried", settings.default, deadline=None)  # an example takes longer on a busy machine
+settings.load_profile("unhurried")
 
 
 class User(NamedTuple):
