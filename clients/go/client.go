@@ -19,13 +19,25 @@ import (
 	"llmrouter.internal/llmrouter/llmrouterv2"
 )
 
-// A call without a deadline of its own has 10 s, an export 300 s. UNAVAILABLE is tried again, up to 4 attempts in all.
+const callTimeout = 10 * time.Second // of a call whose context has no deadline
+
+// UNAVAILABLE is tried again, but not what creates, erases or compares an etag: a second try could find the first one's
+// work. A test compares the list with the Python client's.
 const serviceConfig = `{"methodConfig": [
-	{"name": [{}], "timeout": "10s", "retryPolicy": {
-		"maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2,
-		"retryableStatusCodes": ["UNAVAILABLE"]}},
-	{"name": [{"service": "llmrouter.v2.UsageService", "method": "ExportUsage"}], "timeout": "300s"}
+	{"name": [{}], ` + retried + `},
+	{"name": [{"service": "llmrouter.v2.UsageService", "method": "ExportUsage"}], "timeout": "300s", ` + retried + `},
+	{"name": [
+		{"service": "llmrouter.v2.ByokService", "method": "DeleteKey"},
+		{"service": "llmrouter.v2.ModelService", "method": "CreateModel"},
+		{"service": "llmrouter.v2.ModelService", "method": "DisableModel"},
+		{"service": "llmrouter.v2.ModelService", "method": "UpdateModel"},
+		{"service": "llmrouter.v2.ProviderService", "method": "CreateProvider"},
+		{"service": "llmrouter.v2.ProviderService", "method": "DisableProvider"},
+		{"service": "llmrouter.v2.ProviderService", "method": "UpdateProvider"}
+	]}
 ]}`
+const retried = `"retryPolicy": {"maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2,
+	"retryableStatusCodes": ["UNAVAILABLE"]}`
 
 // gRPC's own pause after a failed connection, 1 s and more, would outlast all the attempts of a call.
 var reconnect = grpc.ConnectParams{
@@ -87,6 +99,7 @@ func dial(target string, token perCall, transport credentials.TransportCredentia
 		grpc.WithTransportCredentials(transport),
 		grpc.WithPerRPCCredentials(token),
 		grpc.WithDefaultServiceConfig(serviceConfig),
+		grpc.WithChainUnaryInterceptor(withDeadline),
 		grpc.WithConnectParams(reconnect),
 	}
 	conn, err := grpc.NewClient(target, append(ours, options...)...)
@@ -105,6 +118,16 @@ func dial(target string, token perCall, transport credentials.TransportCredentia
 		Settings:    llmrouterv2.NewSettingsServiceClient(conn),
 		Usage:       llmrouterv2.NewUsageServiceClient(conn),
 	}, nil
+}
+
+// In the service config it would shorten the deadline that a context has.
+func withDeadline(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, call grpc.UnaryInvoker, options ...grpc.CallOption) error {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+	}
+	return call(ctx, method, request, answer, conn, options...)
 }
 
 type perCall struct {

@@ -7,11 +7,14 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"llmrouter.internal/llmrouter/llmrouterv2"
 )
@@ -84,5 +87,73 @@ func TestOtherMachinesAreReachedOverTLS(t *testing.T) {
 	}
 	if _, err := route(grpc.WithTransportCredentials(insecure.NewCredentials())); err == nil {
 		t.Error("the token may go out in plain text")
+	}
+}
+
+// A server that refuses every call as UNAVAILABLE, and notes what was called and how long the call may take.
+type refusing struct {
+	called []string
+	left   []time.Duration
+}
+
+func (r *refusing) handle(_ any, stream grpc.ServerStream) error {
+	method, _ := grpc.MethodFromServerStream(stream)
+	deadline, ok := stream.Context().Deadline()
+	if !ok {
+		deadline = time.Time{}
+	}
+	r.called, r.left = append(r.called, method[strings.LastIndex(method, "/")+1:]), append(r.left, time.Until(deadline))
+	return status.Error(codes.Unavailable, "not now")
+}
+
+func refusingServer(t *testing.T) (*refusing, *Client) {
+	t.Helper()
+	noted := &refusing{}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer(grpc.UnknownServiceHandler(noted.handle))
+	go server.Serve(listener)
+	t.Cleanup(server.Stop)
+	client, err := New(listener.Addr().String(), Token("t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return noted, client
+}
+
+func TestWhatMayNotBeRepeatedIsCalledOnce(t *testing.T) {
+	noted, client := refusingServer(t)
+	_, created := client.Providers.CreateProvider(t.Context(), &llmrouterv2.CreateProviderRequest{})
+	_, read := client.Settings.GetSettings(t.Context(), &llmrouterv2.GetSettingsRequest{})
+	stream, err := client.Usage.ExportUsage(t.Context(), &llmrouterv2.ExportUsageRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, exported := stream.Recv()
+	for _, err := range []error{created, read, exported} {
+		if status.Code(err) != codes.Unavailable {
+			t.Errorf("the call ended with %v", err)
+		}
+	}
+	want := "CreateProvider" + strings.Repeat(" GetSettings", 4) + strings.Repeat(" ExportUsage", 4)
+	if got := strings.Join(noted.called, " "); got != want {
+		t.Errorf("called %s", got)
+	}
+}
+
+func TestACallHasItsOwnDeadlineOrOneOfTenSeconds(t *testing.T) {
+	noted, client := refusingServer(t)
+	longer, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	client.Models.CreateModel(longer, &llmrouterv2.CreateModelRequest{})
+	client.Models.CreateModel(t.Context(), &llmrouterv2.CreateModelRequest{})
+	if got := noted.left[0]; got < 50*time.Minute {
+		t.Errorf("an hour became %v", got)
+	}
+	if got := noted.left[1]; got <= 0 || got > 10*time.Second {
+		t.Errorf("without a deadline a call may take %v", got)
 	}
 }

@@ -11,11 +11,14 @@ import pytest
 from google.api import annotations_pb2, field_behavior_pb2  # noqa: F401 - else their options are compared as bytes
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
+from llmrouter import policy
+
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 TOP = Path(__file__).resolve().parents[2]
 STUBS = TOP / "clients" / "go" / "llmrouterv2"
+CLIENT = TOP / "clients" / "go" / "client.go"
 PROTOS = sorted((TOP / "proto" / "llmrouter" / "v2").glob("*.proto"))
 MADE_EVERYWHERE = TOP / "envoy" / "llmrouter.binpb"
 """What `make check-generated` compares with the protos also without Go."""
@@ -43,3 +46,12 @@ def test_there_are_no_stubs_but_those_of_the_protos() -> None:
     services = {proto.stem for proto in PROTOS if proto.stem.endswith("_service")}
     wanted = {f"{proto.stem}.pb.go" for proto in PROTOS} | {f"{service}_grpc.pb.go" for service in services}
     assert {file.name for file in STUBS.iterdir()} == wanted
+
+
+def test_what_is_called_once_is_the_same_as_in_python() -> None:
+    config = CLIENT.read_text().partition("const serviceConfig = `")[2].partition("]}`\n")[0]
+    *repeated, once = config.split('{"name": [')
+    named = {f"/{service}/{method}" for service, method in re.findall(r'"service": "(\S+)", "method": "(\w+)"', once)}
+    assert "retried" not in once
+    assert all("retried" in each for each in repeated[1:])
+    assert named == {rpc for rpc, rule in policy.POLICIES.items() if not rule.may_repeat}
