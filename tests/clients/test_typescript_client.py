@@ -153,10 +153,26 @@ def test_deadlines_and_failures_without_an_answer(in_node: Mapping[str, Any]) ->
     assert found["noPath"] == "TypeError"
 
 
-def test_only_reads_are_sent_again_and_a_strangers_answer_is_told_as_such(in_node: Mapping[str, Any]) -> None:
+@pytest.mark.parametrize(("how", "reason", "status"), [("busy", "UNKNOWN", 503), ("broken", "UNAVAILABLE", 0)])
+def test_only_reads_are_sent_again(in_node: Mapping[str, Any], how: str, reason: str, status: int) -> None:
+    found = in_node["stranger"][how]
+    assert found["sent"] == "GET GET GET POST"
+    assert {(found[call]["reason"], found[call]["status"]) for call in ("read", "write")} == {(reason, status)}
+
+
+def test_an_answer_that_is_not_the_apis_is_told_as_such(in_node: Mapping[str, Any]) -> None:
     found = in_node["stranger"]
-    assert (found["reads"], found["writes"]) == (3, 1)
-    assert (found["read"]["reason"], found["read"]["status"], found["read"]["retryAfterMs"]) == ("UNKNOWN", 503, 0)
+    assert found["busy"]["read"]["retryAfterMs"] == 0
+    assert (found["page"]["reason"], found["page"]["status"]) == ("UNKNOWN", 200)
+    assert (found["odd"]["reason"], found["odd"]["status"]) == ("UNKNOWN", 400)
+    assert (found["cut"]["name"], found["cut"]["reason"]) == ("LlmRouterError", "UNAVAILABLE")
+
+
+def test_what_is_the_programs_own_is_told_as_it_is_and_no_token_is_shown(in_node: Mapping[str, Any]) -> None:
+    found = in_node["stranger"]
+    assert found["signedOut"]["name"] == "RangeError"
+    assert found["noTokens"] == [["TypeError", False]] * 4
+    assert [each["name"] for each in found["noUrls"]] == ["TypeError"] * 2
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
 import type { CallOptions, LlmRouter, Outgoing } from "./client.js";
+import { errorOf } from "./errors.js";
 
 const CALL_MS = 15_000;
 const DOWNLOAD_MS = 300_000;
@@ -27,7 +28,19 @@ export function operation<Q extends object, A>(method: string, template: string)
 export function download<Q extends object>(method: string, template: string): Download<Q> {
   return async (client, ...[request, options]) => {
     const answer = await client.send({ ...outgoing(method, template, request ?? {}), timeoutMs: DOWNLOAD_MS }, options);
-    return answer.body ?? new ReadableStream<Uint8Array>({ start: (controller) => controller.close() });
+    const parts = answer.body?.getReader();
+    return new ReadableStream<Uint8Array>({
+      async pull(controller) {
+        try {
+          const part = await parts?.read();
+          if (part?.value) controller.enqueue(part.value);
+          else controller.close();
+        } catch (error) {
+          controller.error(client.told(error, options?.signal));
+        }
+      },
+      cancel: (reason) => parts?.cancel(reason),
+    });
   };
 }
 
@@ -59,7 +72,7 @@ async function answerOf<A>(
   try {
     return (await answer.json()) as A;
   } catch (error) {
-    throw client.told(error, options?.signal, false);
+    throw error instanceof SyntaxError ? errorOf(answer, "") : client.told(error, options?.signal);
   }
 }
 

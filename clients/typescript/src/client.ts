@@ -16,7 +16,7 @@ export interface LlmRouterOptions {
   readonly token?: Token;
   /** Milliseconds that a call may take, its repetitions included. Default 15,000; exports 300,000. */
   readonly timeoutMs?: number;
-  /** How often a call that only reads is sent again after UNAVAILABLE. Default 2. */
+  /** How often a call that only reads is sent again when there is no connection, or the service is unavailable. Default 2. */
   readonly retries?: number;
   /** Instead of the global `fetch`. */
   readonly fetch?: typeof fetch;
@@ -50,9 +50,12 @@ export class LlmRouter {
   readonly #fetch: typeof fetch;
 
   constructor(options: LlmRouterOptions = {}) {
-    const base = options.baseUrl ?? (globalThis as { location?: Location }).location?.origin;
-    if (base === undefined) throw new TypeError("baseUrl is needed outside of a browser");
-    this.#base = String(base).replace(/\/+$/, "");
+    const page = (globalThis as { location?: Location }).location;
+    const base = options.baseUrl || page?.origin;
+    if (!base) throw new TypeError("baseUrl is needed outside of a browser");
+    const url = new URL(base, page?.href);
+    if (!/^https?:$/.test(url.protocol)) throw new TypeError(`baseUrl must begin with https:// or http://, not with ${url.protocol}`);
+    this.#base = url.href.replace(/\/+$/, "");
     this.#token = options.token;
     this.#timeoutMs = options.timeoutMs;
     this.#retries = options.retries ?? 2;
@@ -63,52 +66,58 @@ export class LlmRouter {
   async send(outgoing: Outgoing, options: CallOptions = {}): Promise<Response> {
     const deadline = AbortSignal.timeout(options.timeoutMs ?? this.#timeoutMs ?? outgoing.timeoutMs);
     const signal = options.signal ? AbortSignal.any([options.signal, deadline]) : deadline;
-    try {
-      return await this.#repeatedly(outgoing, options, signal);
-    } catch (error) {
-      throw this.told(error, options.signal, deadline.aborted);
-    }
-  }
-
-  /** Returns how a failure is told: the API's errors and the caller's own signal as they are. */
-  told(error: unknown, signal: AbortSignal | undefined, isLate: boolean): unknown {
-    if (error instanceof LlmRouterError) return error;
-    if (signal?.aborted) return signal.reason;
-    const isTimeout = isLate || (error instanceof DOMException && error.name === "TimeoutError");
-    return isTimeout
-      ? new LlmRouterError("the deadline passed before the answer was there", { reason: "DEADLINE_EXCEEDED", status: 0, cause: error })
-      : new LlmRouterError("the service could not be reached", { reason: "UNAVAILABLE", status: 0, cause: error });
-  }
-
-  async #repeatedly(outgoing: Outgoing, options: CallOptions, signal: AbortSignal): Promise<Response> {
     let isRefused = false;
     for (let attempt = 0; ; attempt += 1) {
-      const answer = await this.#once(outgoing, options, signal, isRefused);
-      if (answer.ok) return answer;
-      const error = await errorOf(answer);
-      if (error.status === 401 && typeof this.#token === "function" && !isRefused) {
+      const authorization = await this.#authorization(isRefused);
+      let failure: unknown;
+      try {
+        const answer = await this.#once(outgoing, options, signal, authorization);
+        if (answer.ok) return answer;
+        failure = errorOf(answer, await answer.text());
+      } catch (error) {
+        failure = this.told(error, options.signal, deadline.aborted);
+      }
+      if (!(failure instanceof LlmRouterError)) throw failure;
+      const { reason, status, retryAfterMs } = failure;
+      if (status === 401 && typeof this.#token === "function" && !isRefused) {
         isRefused = true;
-      } else if (error.status === 503 && outgoing.method === "GET" && attempt < this.#retries) {
-        await pause(Math.min(error.retryAfterMs ?? FIRST_PAUSE_MS * 2 ** attempt, LONGEST_PAUSE_MS), signal);
+      } else if ((status === 503 || reason === "UNAVAILABLE") && outgoing.method === "GET" && attempt < this.#retries) {
+        const ms = Math.min(retryAfterMs ?? FIRST_PAUSE_MS * 2 ** attempt, LONGEST_PAUSE_MS);
+        await pause(ms, signal).catch((error: unknown) => Promise.reject(this.told(error, options.signal, deadline.aborted)));
       } else {
-        throw error;
+        throw failure;
       }
     }
   }
 
-  async #once(outgoing: Outgoing, options: CallOptions, signal: AbortSignal, isRefused: boolean): Promise<Response> {
+  /** Returns how a failure is told: the API's errors and the caller's own signal as they are. */
+  told(error: unknown, signal: AbortSignal | undefined, isLate = false): unknown {
+    if (error instanceof LlmRouterError) return error;
+    if (signal?.aborted) return signal.reason;
+    return isLate || (error instanceof DOMException && error.name === "TimeoutError")
+      ? new LlmRouterError("the deadline passed before the answer was there", { reason: "DEADLINE_EXCEEDED", status: 0, cause: error })
+      : new LlmRouterError("the service could not be reached", { reason: "UNAVAILABLE", status: 0, cause: error });
+  }
+
+  /** Refuses by itself what no header can hold: `fetch` would show it in its error. */
+  async #authorization(isRefused: boolean): Promise<string | undefined> {
+    if (this.#token === undefined) return undefined;
+    const given: unknown = typeof this.#token === "function" ? await this.#token({ isRefused }) : this.#token;
+    const token = typeof given === "string" ? given.trim() : "";
+    if (!/^[!-~]+$/.test(token)) throw new TypeError("the token is empty or holds characters that no token has");
+    return `Bearer ${token}`;
+  }
+
+  #once(outgoing: Outgoing, options: CallOptions, signal: AbortSignal, authorization: string | undefined): Promise<Response> {
     const headers: Record<string, string> = {};
     if (outgoing.body !== undefined) headers["content-type"] = "application/json";
     if (options.requestId !== undefined) headers["x-request-id"] = options.requestId;
-    if (this.#token !== undefined) {
-      const token = typeof this.#token === "function" ? await this.#token({ isRefused }) : this.#token;
-      headers["authorization"] = `Bearer ${token}`;
-    }
+    if (authorization !== undefined) headers["authorization"] = authorization;
     return this.#fetch(this.#base + outgoing.path, {
       method: outgoing.method,
       headers,
       body: outgoing.body ?? null,
-      credentials: this.#token === undefined ? "include" : "omit",
+      credentials: authorization === undefined ? "include" : "omit",
       redirect: "error", // the API has none, and a token must not follow one
       signal,
     });

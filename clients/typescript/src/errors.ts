@@ -57,9 +57,8 @@ export function hasReason<R extends FailureReason>(
   return caught instanceof LlmRouterError && (reasons as readonly string[]).includes(caught.reason);
 }
 
-/** Makes the error that an answer tells. */
-export async function errorOf(answer: Response): Promise<LlmRouterError> {
-  const text = await answer.text();
+/** Makes the error that an answer tells, or that it is not the API's. */
+export function errorOf(answer: Response, text: string): LlmRouterError {
   const requestId = answer.headers.get("x-request-id") ?? undefined;
   const seconds = Number(answer.headers.get("retry-after") ?? NaN);
   const known = { status: answer.status, requestId, retryAfterMs: seconds >= 0 ? seconds * 1000 : undefined };
@@ -78,9 +77,13 @@ export async function errorOf(answer: Response): Promise<LlmRouterError> {
 function parse(text: string): ApiError | undefined {
   try {
     const body: unknown = JSON.parse(text);
-    const isOurs = typeof body === "object" && body !== null && "message" in body && "details" in body && Array.isArray(body.details);
-    return isOurs ? (body as ApiError) : undefined;
+    const isOurs = isObject(body) && "message" in body && "details" in body && Array.isArray(body.details);
+    return isOurs && (body.details as unknown[]).every(isObject) ? (body as ApiError) : undefined;
   } catch {
     return undefined;
   }
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === "object" && value !== null;
 }

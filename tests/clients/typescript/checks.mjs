@@ -56,6 +56,15 @@ export async function asUser(client) {
   };
 }
 
+/** What a read and a write come to, and how often each is sent. */
+async function calls(token, fetch) {
+  const sent = [];
+  const counting = (url, { method }) => (sent.push(method), fetch());
+  const client = new LlmRouter({ baseUrl: "http://127.0.0.1:1", token, fetch: counting });
+  const [read, write] = [await failure(() => getSettings(client)), await failure(() => route(client))];
+  return { read, write, sent: sent.join(" ") };
+}
+
 /** What tokens, deadlines and failures do. `silent` accepts connections and says nothing. */
 export async function asStranger(baseUrl, token, silent) {
   const asked = [];
@@ -67,24 +76,31 @@ export async function asStranger(baseUrl, token, silent) {
     },
   });
   const refreshed = (await getSettings(refreshing)).preferred_power_level;
-  let sent = 0;
-  const unavailable = () => {
-    sent += 1;
-    return Promise.resolve(new Response("<h1>Bad gateway</h1>", { status: 503, headers: { "retry-after": "0" } }));
-  };
-  const busy = new LlmRouter({ baseUrl, token, fetch: unavailable });
-  const read = await failure(() => getSettings(busy));
-  const reads = sent;
-  await failure(() => route(busy));
+  const page = { status: 503, headers: { "retry-after": "0" } };
+  const busy = await calls(token, async () => new Response("<h1>Bad gateway</h1>", page));
+  const broken = await calls(token, async () => Promise.reject(new TypeError("fetch failed")));
+  const answering = (body, status = 200) =>
+    new LlmRouter({ baseUrl, token, fetch: async () => new Response(body, { status }) });
+  const cut = new ReadableStream({ pull: (stream) => stream.error(new TypeError("terminated")) });
   return {
     refreshed,
     asked,
     refused: await failure(() => getSettings(new LlmRouter({ baseUrl, token: "forged" }))),
     late: await failure(() => getSettings(new LlmRouter({ baseUrl: silent, token }), {}, { timeoutMs: 300 })),
     away: await failure(() => getSettings(new LlmRouter({ baseUrl: "http://127.0.0.1:1", token, retries: 0 }))),
-    read,
-    reads,
-    writes: sent - reads,
+    busy,
+    broken,
+    page: await failure(() => getSettings(answering("<!doctype html>"))),
+    odd: await failure(() => getSettings(answering('{"message": "no", "details": [null]}', 400))),
+    cut: await failure(async () => new Response(await exportUsage(answering(cut))).text()),
+    signedOut: await failure(() => getSettings(new LlmRouter({ baseUrl, token: () => Promise.reject(new RangeError()) }))),
+    noTokens: await Promise.all(
+      ["a-secret\nof two lines", "a-secret-ö", "", () => undefined].map(async (given) => {
+        const error = await getSettings(new LlmRouter({ baseUrl, token: given })).catch((caught) => caught);
+        return [error.name, `${error.stack} ${error.cause?.stack}`.includes("a-secret")];
+      }),
+    ),
+    noUrls: await Promise.all(["localhost:8080", "ftp://localhost"].map((url) => failure(() => new LlmRouter({ baseUrl: url })))),
     noPath: (await failure(() => getModel(refreshing, { model_id: "" }))).name,
   };
 }
