@@ -4,6 +4,7 @@ package llmrouter
 
 import (
 	"context"
+	"math"
 	"net"
 	"regexp"
 	"strings"
@@ -100,6 +101,7 @@ func dial(target string, token perCall, transport credentials.TransportCredentia
 		grpc.WithPerRPCCredentials(token),
 		grpc.WithDefaultServiceConfig(serviceConfig),
 		grpc.WithChainUnaryInterceptor(withDeadline),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)), // a decision over a large catalogue exceeds 4 MiB
 		grpc.WithConnectParams(reconnect),
 	}
 	conn, err := grpc.NewClient(target, append(ours, options...)...)

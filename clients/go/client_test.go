@@ -106,14 +106,13 @@ func (r *refusing) handle(_ any, stream grpc.ServerStream) error {
 	return status.Error(codes.Unavailable, "not now")
 }
 
-func refusingServer(t *testing.T) (*refusing, *Client) {
+func clientOf(t *testing.T, handle grpc.StreamHandler) *Client {
 	t.Helper()
-	noted := &refusing{}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := grpc.NewServer(grpc.UnknownServiceHandler(noted.handle))
+	server := grpc.NewServer(grpc.UnknownServiceHandler(handle))
 	go server.Serve(listener)
 	t.Cleanup(server.Stop)
 	client, err := New(listener.Addr().String(), Token("t"))
@@ -121,11 +120,12 @@ func refusingServer(t *testing.T) (*refusing, *Client) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	return noted, client
+	return client
 }
 
 func TestWhatMayNotBeRepeatedIsCalledOnce(t *testing.T) {
-	noted, client := refusingServer(t)
+	noted := &refusing{}
+	client := clientOf(t, noted.handle)
 	_, created := client.Providers.CreateProvider(t.Context(), &llmrouterv2.CreateProviderRequest{})
 	_, read := client.Settings.GetSettings(t.Context(), &llmrouterv2.GetSettingsRequest{})
 	stream, err := client.Usage.ExportUsage(t.Context(), &llmrouterv2.ExportUsageRequest{})
@@ -145,7 +145,8 @@ func TestWhatMayNotBeRepeatedIsCalledOnce(t *testing.T) {
 }
 
 func TestACallHasItsOwnDeadlineOrOneOfTenSeconds(t *testing.T) {
-	noted, client := refusingServer(t)
+	noted := &refusing{}
+	client := clientOf(t, noted.handle)
 	longer, cancel := context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()
 	client.Models.CreateModel(longer, &llmrouterv2.CreateModelRequest{})
@@ -155,5 +156,14 @@ func TestACallHasItsOwnDeadlineOrOneOfTenSeconds(t *testing.T) {
 	}
 	if got := noted.left[1]; got <= 0 || got > 10*time.Second {
 		t.Errorf("without a deadline a call may take %v", got)
+	}
+}
+
+func TestAnAnswerMayBeLargerThanGRPCItselfTakes(t *testing.T) {
+	large := &llmrouterv2.RouteResponse{DecisionId: strings.Repeat("x", 5_000_000)}
+	client := clientOf(t, func(_ any, stream grpc.ServerStream) error { return stream.SendMsg(large) })
+	answer, err := client.Routing.Route(t.Context(), &llmrouterv2.RouteRequest{})
+	if len(answer.GetDecisionId()) != 5_000_000 {
+		t.Error(err)
 	}
 }
