@@ -55,3 +55,8 @@ def test_what_is_called_once_is_the_same_as_in_python() -> None:
     assert "retried" not in once
     assert all("retried" in each for each in repeated[1:])
     assert named == {rpc for rpc, rule in policy.POLICIES.items() if not rule.may_repeat}
+
+
+def test_every_client_comes_with_the_license() -> None:
+    for client in ("go", "python", "typescript"):
+        assert (TOP / "clients" / client / "LICENSE").read_bytes() == (TOP / "LICENSE").read_bytes()

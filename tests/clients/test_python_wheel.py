@@ -161,6 +161,7 @@ def test_the_wheel_holds_the_client_and_nothing_of_the_server(installed: Install
     here = {f"llmrouter/{path.relative_to(PROJECT / 'llmrouter')}" for path in (PROJECT / "llmrouter").rglob("*.py*")}
     assert {name for name in here if "__pycache__" not in name} == set(sources)
     assert "llmrouter/py.typed" in names
+    assert f"llmrouter-{llmrouter.__version__}.dist-info/licenses/LICENSE" in names
     where = run(installed.python, "-I", "-c", "import llmrouter; print(llmrouter.__file__)")
     assert Path(where.strip()).is_relative_to(installed.site_packages)
     seen = run(installed.python, "-I", "-c", "import importlib.util as u; print(u.find_spec('llmrouter_server'))")
