@@ -33,8 +33,6 @@ class Contract:
     def __init__(self) -> None:
         self.document = document()
         self._strict = strict(self.document)
-        self.held: set[tuple[str, str]] = set()
-        """Operation and status of every answer that was looked at."""
 
     def hold(self, method: str, path: str, body: Any, answer: Answer) -> None:
         """Check an exchange with a path of the document; an answer below 300 means that the request was good, too."""
@@ -86,7 +84,6 @@ class Contract:
         kind = answer.headers["content-type"].partition(";")[0]
         schema = response["content"][kind]["schema"]
         self.check(answer.json, schema, f"{name} {answer.status}", is_answer=True)
-        self.held.add((name, str(answer.status)))
 
     def check(self, value: Any, schema: dict[str, Any], what: str, *, is_answer: bool = False) -> None:
         source = self._strict if is_answer else self.document

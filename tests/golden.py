@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.json_format import ParseDict
 
 import http_json
+from contract import API, Contract
 from llmrouter.v2.usage_service_pb2 import RecordUsageRequest
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "transcoding" / "golden"
 NAMES = sorted(file.stem for file in FOLDER.glob("*.json"))
+NEED_NO_DATABASE = {"error_503"}
+"""Are played while it is away."""
 
 KINDS = {
     "<uuid>": r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
@@ -45,9 +48,9 @@ class Player:
     """Records usage over gRPC, as a service."""
     providers: dict[str, str]
     models: dict[str, str]
+    contract: Contract
+    """What each exchange is held to."""
     user: uuid.UUID = field(default_factory=uuid.uuid4)
-    hold: Callable[[str, str, Any, http_json.Answer], None] = lambda *_: None
-    """Is shown each exchange: method, path below `url`, body and answer."""
 
     def play(self, name: str) -> http_json.Answer:
         golden = json.loads((FOLDER / f"{name}.json").read_text())
@@ -88,7 +91,7 @@ class Player:
             body = '{"task_type": "' + "x" * padding + '"}'
         token = self.token(step["as"], self.user) if step["as"] else None
         answer = http_json.call(request["method"], self.url + request["path"], token=token, body=body)
-        self.hold(request["method"], request["path"], body, answer)
+        self.contract.hold(request["method"], API + request["path"], body, answer)
         return answer
 
 

@@ -8,7 +8,7 @@ import pytest_asyncio
 
 import http_json
 from conftest import make_open_folder
-from contract import API, Contract
+from contract import Contract
 from golden import Player
 from llmrouter import Client
 from llmrouter_server.runtime.local_stack import LocalStack, Ports
@@ -93,5 +93,5 @@ def player_of(stack: LocalStack, recording_client: Client, contract: Contract) -
         record=recording_client.usage.RecordUsage,
         providers={provider["name"]: provider["provider_id"] for provider in providers},
         models={model["model_name"]: model["model_id"] for model in models},
-        hold=lambda method, path, body, answer: contract.hold(method, API + path, body, answer),
+        contract=contract,
     )

@@ -21,6 +21,8 @@ from google.protobuf import any_pb2, message_factory
 from google.rpc import status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from contract import Contract
+from http_json import Answer
 from llmrouter.v2 import (
     byok_service_pb2,
     model_service_pb2,
@@ -237,6 +239,8 @@ class Edge:
     issuer: Issuer
     parameters: EdgeParameters
     server: StandIn = field(default_factory=StandIn)
+    contract: Contract | None = field(default_factory=Contract)
+    """What its errors must be; None where the stand-in makes up errors that the server would not."""
     _process: asyncio.subprocess.Process | None = None
 
     @classmethod
@@ -310,7 +314,14 @@ class Edge:
         sent = dict(headers or {})
         if token is not None:
             sent["authorization"] = f"Bearer {self.issuer.token() if token == 'good' else token}"
-        return await asyncio.to_thread(self._send, method, path, raw, sent)
+        reply = await asyncio.to_thread(self._send, method, path, raw, sent)
+        self._hold(method, path, reply)
+        return reply
+
+    def _hold(self, method: str, path: str, reply: Reply) -> None:
+        """What is good comes from the stand-in, which knows nothing of the document."""
+        if reply.status >= 400 and self.contract is not None and self.contract.operation(method, path) is not None:
+            self.contract.hold(method, path, None, Answer(reply.status, reply.headers, reply.json()))
 
     async def raw(self, request: bytes) -> bytes:
         """Send bytes and return what comes back until the edge closes the connection."""

@@ -124,6 +124,10 @@ class TestTranscoding:
 
 
 class TestErrorsOfTheServer:
+    @pytest.fixture(autouse=True)
+    def made_up(self, edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(edge, "contract", None)
+
     async def test_all_details_are_printed(self, edge: Edge) -> None:
         async def answer(_: Any, context: Any) -> None:
             violation = error_details_pb2.BadRequest.FieldViolation(field="a.b", description="must be c")
