@@ -83,6 +83,8 @@ DECISIONS_FLAGGED = prometheus_client.Counter(
     "Routing decisions that were degraded (no healthy provider was left) or downgraded (the budget was spent).",
     ["flag"],
 )
+for _flag in ("degraded", "downgraded"):
+    DECISIONS_FLAGGED.labels(_flag)  # told as 0 from the start: a counter that begins at 1 has not increased
 EXCLUSIONS = prometheus_client.Counter(
     "llmrouter_exclusions", "Models excluded from routing decisions, by reason.", ["reason"]
 )
