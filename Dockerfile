@@ -1,5 +1,5 @@
 # The server and its commands. `docker build -t llmrouter .`; settings come from the environment, see README.md.
-# Envoy runs from its own image: see deploy/kubernetes.
+# Envoy runs from its own image: see deploy/kubernetes. This file has been checked (`make check-deploy`), but never built.
 FROM python:3.13-slim-trixie AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /source

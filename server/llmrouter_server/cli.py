@@ -212,8 +212,9 @@ def keys() -> None:
 def rotate() -> None:
     """Encrypt every stored key with the first encryption key, while the server runs.
 
-    Put the new key first in BYOK_ENCRYPTION_KEY on every replica, run this until nothing is rotated or replaced any
-    more, then drop the old key. It can be stopped at any moment and run again. Exits with 1 when a key cannot be read.
+    To change the key, let every replica know the new one behind the old one in BYOK_ENCRYPTION_KEY, then put it first
+    everywhere, run this until nothing is rotated or replaced any more, then drop the old one. It can be stopped at any
+    moment and run again. Exits with 1 when a key cannot be read.
     Needs DATABASE_URL and BYOK_ENCRYPTION_KEY.
     """
     import asyncio

@@ -6,9 +6,11 @@ import asyncio
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,7 +28,6 @@ from llmrouter_server.cli import main
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
-    from pathlib import Path
 
     from llmrouter_server.runtime.local_stack import LocalStack
 
@@ -291,10 +292,35 @@ def test_money_is_written_to_the_millionth_where_needed(dollars: float, written:
     assert money(dollars) == written
 
 
-def test_completion_knows_the_commands() -> None:
-    program = "from llmrouter_server.cli import main; main(prog_name='llmrouter')"
-    environment = {"_LLMROUTER_COMPLETE": "bash_complete", "COMP_WORDS": "llmrouter providers s", "COMP_CWORD": "2"}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=30, check=True
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("provi", ["providers"]),
+        ("providers s", ["set-key", "show"]),
+        ("keys v", ["verify"]),
+        ("models list --level ", ["eco", "balanced", "precision"]),
+        ("usage series --by ", ["day", "hour"]),
+        ("usage records --err", ["--errors"]),
+    ],
+)
+def test_bash_completes_what_is_typed(typed: str, offered: list[str]) -> None:
+    """The line of docs/admin.md, then what Tab does."""
+    words = ["llmrouter", *typed.split(" ")]
+    script = (
+        'eval "$(_LLMROUTER_COMPLETE=bash_source llmrouter)"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); '
+        '_llmrouter_completion llmrouter; printf "%s\\n" "${COMPREPLY[@]}"'
     )
-    assert done.stdout.split() == ["plain,set-key", "plain,show"]
+    environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", *words], env=environment, capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout.split() == offered
+
+
+@pytest.mark.parametrize(("shell", "at"), [("zsh", "2"), ("fish", "s")])
+def test_other_shells_are_told_the_same(shell: str, at: str) -> None:
+    program = Path(sys.executable).parent / "llmrouter"
+    for kind, wanted in (("source", "llmrouter"), ("complete", "set-key")):
+        asked = {"_LLMROUTER_COMPLETE": f"{shell}_{kind}", "COMP_WORDS": "llmrouter providers s", "COMP_CWORD": at}
+        done = subprocess.run([program], env=asked, capture_output=True, text=True, timeout=30, check=True)
+        assert wanted in done.stdout

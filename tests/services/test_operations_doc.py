@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -141,10 +140,3 @@ async def test_every_command_works_and_a_server_over_the_restored_database_has_a
             assert restored["ledger"]
             async with AsyncClient(address, token=stack.identity.mint("service")) as service:
                 assert await quiet.credential(service) == USER_KEY
-
-
-def test_every_figure_that_it_names_was_measured() -> None:
-    named = re.findall(r"`((?:saturated|streams|route)[^`]*: [^`]*)`", TEXT)
-    medians = json.loads((DOCS / "performance.json").read_text(encoding="utf-8"))["summary"]["medians"]
-    assert len(named) >= 6
-    assert set(named) <= set(medians)

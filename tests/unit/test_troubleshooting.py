@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -41,6 +42,14 @@ def test_every_reason_has_its_section_and_every_section_a_reason() -> None:
     sections = NAMED.findall(REASONS)
     assert len(sections) == len(set(sections))
     assert set(sections) == reasons()
+
+
+def test_a_reason_has_the_status_of_the_protos() -> None:
+    document = json.loads((ROOT / "envoy" / "openapi.json").read_text(encoding="utf-8"))
+    told = document["components"]["schemas"]["ErrorReason"]["description"]
+    written = re.findall(r"^### `(\w+)`\n\n(?:[^#]*?)HTTP (\d{3})", REASONS, re.MULTILINE)
+    assert written
+    assert set(written) == set(re.findall(r"^- `(\w+)` \((\d{3})\)", told, re.MULTILINE))
 
 
 def test_every_code_of_the_gateway_has_its_section_and_every_section_a_code() -> None:
