@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llmrouter_server.errors import DomainError
-from llmrouter_server.gateway.chat import ChatRequest, read_chat
+from llmrouter_server.gateway.chat import ChatRequest, head_of, read_chat
 
 HELLO = {"role": "user", "content": "hello"}
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 1_000_000, "detail": "high"}}
@@ -23,7 +23,7 @@ def read(**members: Any) -> ChatRequest:
 
 
 def sent(request: ChatRequest, max_tokens_name: str = "max_tokens") -> Any:
-    return json.loads(request.head("m", max_tokens_name).encode() + request.rest)
+    return json.loads(head_of("m", max_tokens_name, request.max_output).encode() + request.rest)
 
 
 def refused_fields(**members: Any) -> dict[str, str]:
@@ -145,7 +145,7 @@ def test_all_wrong_fields_are_told_at_once() -> None:
 
 def test_the_provider_gets_the_body_with_its_own_model_and_bound() -> None:
     request = read(model="eco", allow_fallbacks=True, max_tokens=9, max_completion_tokens=8, temperature=0.5)
-    assert request.head("a/b", "max_tokens") == '{"model":"a/b","max_tokens":8'
+    assert head_of("a/b", "max_tokens", request.max_output) == '{"model":"a/b","max_tokens":8'
     assert request.rest == b',"messages": [{"role": "user", "content": "hello"}],"temperature": 0.5}'
     assert sent(request, "max_completion_tokens") == {
         "model": "m",
@@ -160,7 +160,7 @@ def test_without_a_bound_none_is_sent() -> None:
 
 
 def test_a_models_name_is_written_as_json() -> None:
-    assert json.loads(read().head('quote " and \\ and é', "max_tokens") + "}") == {"model": 'quote " and \\ and é'}
+    assert json.loads(head_of('quote " and \\ and é', "max_tokens", None) + "}") == {"model": 'quote " and \\ and é'}
 
 
 def test_a_stream_is_always_asked_for_its_usage() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrouter_server.errors import DomainError
-from llmrouter_server.gateway.chat import read_chat
+from llmrouter_server.gateway.chat import head_of, read_chat
 from llmrouter_server.gateway.json_object import MAX_DEPTH, read_object
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def test_the_provider_gets_all_of_it_but_what_is_ours(
         expected[max_tokens_name] = min(bounds)
     if chat.get("stream"):
         expected["stream_options"] = {**(chat.get("stream_options") or {}), "include_usage": True}
-    assert json.loads(request.head("a/b", max_tokens_name).encode() + request.rest) == expected
+    assert json.loads(head_of("a/b", max_tokens_name, request.max_output).encode() + request.rest) == expected
     assert request.rest.startswith(b",")
 
 

@@ -60,7 +60,9 @@ BY_PROVIDER_TYPE: Mapping[str, ProviderAuth] = {
 - huggingface: https://huggingface.co/docs/inference-providers/tasks/chat-completion
 """
 
+_AS_OPENAI_FIRST_WAS = ProviderAuth()
+
 
 def auth_of(provider_type: str) -> ProviderAuth:
     """Return how a kind of provider is called: as OpenAI first was, unless the table says otherwise."""
-    return BY_PROVIDER_TYPE.get(provider_type, ProviderAuth())
+    return BY_PROVIDER_TYPE.get(provider_type, _AS_OPENAI_FIRST_WAS)

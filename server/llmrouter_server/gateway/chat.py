@@ -61,10 +61,11 @@ class ChatRequest:
     rest: bytes = field(repr=False)
     """The provider's body after its head: `,"messages":[…],…}`."""
 
-    def head(self, model_name: str, max_tokens_name: str) -> str:
-        """Return the beginning of the body for a provider: its name for the model, its name for the output's bound."""
-        bound = "" if self.max_output is None else f',"{max_tokens_name}":{self.max_output}'
-        return f'{{"model":{json.dumps(model_name)}{bound}'
+
+def head_of(model_name: str, max_tokens_name: str, max_output: int | None) -> str:
+    """Return the beginning of the body for a provider: its name for the model, its name for the output's bound."""
+    bound = "" if max_output is None else f',"{max_tokens_name}":{max_output}'
+    return f'{{"model":{json.dumps(model_name)}{bound}'
 
 
 def read_chat(body: bytes) -> ChatRequest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -14,8 +15,8 @@ from llmrouter_server.audit import log as audit_log
 from llmrouter_server.budget.ledger import HoldRequest
 from llmrouter_server.byok.provider_auth import auth_of
 from llmrouter_server.catalog.snapshot import PowerLevel
-from llmrouter_server.gateway.chat import AUTO
-from llmrouter_server.gateway.plan import MOST_TOKENS, Candidate, Plan
+from llmrouter_server.gateway.chat import AUTO, head_of
+from llmrouter_server.gateway.plan import MOST_KEPT, MOST_TOKENS, Candidate, Plan
 from llmrouter_server.routing.router import Asked
 from llmrouter_server.routing.scoring import Tokens
 from llmrouter_server.usage.period import month_of
@@ -156,15 +157,15 @@ class Decider:
             held=is_held,
             first_byte_ms=round(first_byte_s * 1000),
             candidates=tuple(
-                Candidate(
-                    provider_id=model.provider_id,
-                    provider=model.provider_name,
-                    model_id=model.model_id,
-                    model=model.model_name,
-                    payer=_payer(routed, model),
-                    context=model.max_context_tokens,
-                    path=auth_of(model.provider_type).chat_path,
-                    head=chat.head(model.model_name, auth_of(model.provider_type).max_tokens_name),
+                _candidate(
+                    model.provider_id,
+                    model.provider_name,
+                    model.provider_type,
+                    model.model_id,
+                    model.model_name,
+                    model.max_context_tokens,
+                    _payer(routed, model),
+                    chat.max_output,
                 )
                 for model in models
             ),
@@ -217,6 +218,31 @@ class Decider:
         return headers, reads
 
 
+@functools.lru_cache(maxsize=MOST_KEPT)
+def _candidate(  # noqa: PLR0917 - what it is kept by
+    provider_id: UUID,
+    provider: str,
+    provider_type: str,
+    model_id: UUID,
+    model: str,
+    context: int,
+    payer: str,
+    max_output: int | None,
+) -> Candidate:
+    """Make a candidate, or return the one that was made before: so is what others make of it."""
+    auth = auth_of(provider_type)
+    return Candidate(
+        provider_id=provider_id,
+        provider=provider,
+        model_id=model_id,
+        model=model,
+        payer=payer,
+        context=context,
+        path=auth.chat_path,
+        head=head_of(model, auth.max_tokens_name, max_output),
+    )
+
+
 def _dearest(chat: ChatRequest, models: Sequence[CatalogModel]) -> Decimal:
     return max(_worst_cost(chat, model) for model in models)
 
@@ -264,10 +290,12 @@ def _most_output(chat: ChatRequest, model: CatalogModel) -> int:
 
 def _prices(model: CatalogModel) -> tuple[Decimal, Decimal]:
     """Return the prices of one token in US dollars, exactly: the catalogue's have four decimals."""
-    return (
-        Decimal(repr(model.input_cost_per_1m)) / ONE_MILLION,
-        Decimal(repr(model.output_cost_per_1m)) / ONE_MILLION,
-    )
+    return _price(model.input_cost_per_1m), _price(model.output_cost_per_1m)
+
+
+@functools.lru_cache(maxsize=MOST_KEPT)
+def _price(per_1m: float) -> Decimal:
+    return Decimal(repr(per_1m)) / ONE_MILLION
 
 
 def _worst_cost(chat: ChatRequest, model: CatalogModel) -> Decimal:

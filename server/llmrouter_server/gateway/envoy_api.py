@@ -36,3 +36,4 @@ StreamAccessLogsResponse = message("envoy.service.accesslog.v3.StreamAccessLogsR
 DiscoveryRequest = message("envoy.service.discovery.v3.DiscoveryRequest")
 DiscoveryResponse = message("envoy.service.discovery.v3.DiscoveryResponse")
 Cluster = message("envoy.config.cluster.v3.Cluster")
+Value = message("google.protobuf.Value")

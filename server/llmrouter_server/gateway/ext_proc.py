@@ -6,6 +6,7 @@ https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/service/ext_proc/v3/external
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,15 +15,18 @@ import grpc
 
 from llmrouter_server import errors
 from llmrouter_server.gateway.chat import read_chat
-from llmrouter_server.gateway.envoy_api import ProcessingRequest, ProcessingResponse
+from llmrouter_server.gateway.envoy_api import ProcessingRequest, ProcessingResponse, Value
 from llmrouter_server.gateway.openai_errors import error_body
+from llmrouter_server.gateway.plan import MOST_KEPT
 from llmrouter_server.runtime import telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from uuid import UUID
 
     from llmrouter_server.gateway.decision import Decider, Prepared
     from llmrouter_server.gateway.models import UsableModels
+    from llmrouter_server.gateway.plan import Candidate
     from llmrouter_server.runtime.auth import Caller, TokenVerifier
     from llmrouter_server.runtime.interceptor import Context
 
@@ -36,8 +40,9 @@ LARGE_BODY = 262_144
 """Bytes from which a body is read beside the loop."""
 ATTEMPTS_EACH = 4
 """At each candidate: it, it again, and the referee after both. See envoy/gateway_attempt.lua."""
-NOT_FOR_PROVIDERS = ("authorization", "cookie", "x-llmrouter-user-id")
 USER_HEADER = "x-llmrouter-user-id"
+NOT_FOR_PROVIDERS = ("authorization", "cookie", USER_HEADER)
+HEADERS_READ = (":path", "authorization", USER_HEADER)
 
 
 class ExtProc:
@@ -62,6 +67,7 @@ class ExtProc:
         headers = {
             each.key: (each.raw_value or each.value.encode()).decode("latin-1")
             for each in first.request_headers.headers.headers
+            if each.key in HEADERS_READ
         }
         path = headers.get(":path", "").partition("?")[0]
         if path != CHAT:
@@ -144,18 +150,45 @@ def _go_on(ready: Prepared, rest: bytes) -> Any:  # noqa: ANN401
     else:
         _set(common, "x-envoy-upstream-rq-per-try-timeout-ms", str(plan.first_byte_ms))
     common.header_mutation.remove_headers.extend(NOT_FOR_PROVIDERS)
-    first = f"provider-{plan.candidates[0].provider_id}"
-    answer.dynamic_metadata.update(
+    metadata = answer.dynamic_metadata.fields
+    told = metadata["llmrouter.plan"].struct_value
+    _fill(told.fields, plan.frame_to_dict())
+    told.fields["candidates"].list_value.values.extend(map(_candidate, plan.candidates))
+    metadata["llmrouter.route"].CopyFrom(_first_step(plan.candidates[0].provider_id))
+    return answer
+
+
+def _fill(fields: Any, values: Mapping[str, str | int | bool]) -> None:  # noqa: ANN401
+    """Do what Struct.update does, for plain values alone and in a third of its time."""
+    for name, value in values.items():
+        if isinstance(value, str):
+            fields[name].string_value = value
+        elif isinstance(value, bool):
+            fields[name].bool_value = value
+        else:
+            fields[name].number_value = value
+
+
+@functools.lru_cache(maxsize=MOST_KEPT)
+def _candidate(candidate: Candidate) -> Any:  # noqa: ANN401
+    """Return a candidate as a plan has it. Making that is most of what a plan costs, and plans repeat candidates."""
+    value = Value()
+    value.struct_value.update(candidate.to_dict())
+    return value
+
+
+@functools.lru_cache(maxsize=MOST_KEPT)
+def _first_step(provider_id: UUID) -> Any:  # noqa: ANN401
+    cluster = f"provider-{provider_id}"
+    value = Value()
+    value.struct_value.update(
         {
-            "llmrouter.plan": plan.to_dict(),
-            "llmrouter.route": {
-                "candidate": 1,
-                "step": "attempt",
-                "priority_groups": [{"name": first, "clusters": [{"cluster_name": first, "weight": 1}]}],
-            },
+            "candidate": 1,
+            "step": "attempt",
+            "priority_groups": [{"name": cluster, "clusters": [{"cluster_name": cluster, "weight": 1}]}],
         }
     )
-    return answer
+    return value
 
 
 def _set(common: Any, name: str, value: str) -> None:  # noqa: ANN401

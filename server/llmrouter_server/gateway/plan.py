@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,8 @@ MOST_CANDIDATES = 20
 MOST_TOKENS = 1_000_000_000
 """As many as recording takes."""
 MOST_MS = 86_400_000
+MOST_KEPT = 4096
+"""Candidates that are remembered, and what is made of them: plans repeat them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,20 @@ class Candidate:
     """Of its chat endpoint, after the prefix of the provider's cluster."""
     head: str
     """How the request's body begins when it goes to this one."""
+
+    @functools.lru_cache(maxsize=MOST_KEPT)  # noqa: B019 - bounded, and they are small
+    def to_dict(self) -> Mapping[str, Any]:
+        """Return it as part of the plan's, shared by all who ask."""
+        return {
+            "provider_id": str(self.provider_id),
+            "provider": self.provider,
+            "model_id": str(self.model_id),
+            "model": self.model,
+            "payer": self.payer,
+            "context": self.context,
+            "path": self.path,
+            "head": self.head,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +76,10 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as Envoy and Postgres keep it."""
+        return {**self.frame_to_dict(), "candidates": [candidate.to_dict() for candidate in self.candidates]}
+
+    def frame_to_dict(self) -> dict[str, str | int | bool]:
+        """Return it without its candidates."""
         return {
             "decision_id": str(self.decision_id),
             "user_id": str(self.user_id),
@@ -70,19 +91,6 @@ class Plan:
             "output_bound": self.output_bound,
             "held": self.held,
             "first_byte_ms": self.first_byte_ms,
-            "candidates": [
-                {
-                    "provider_id": str(candidate.provider_id),
-                    "provider": candidate.provider,
-                    "model_id": str(candidate.model_id),
-                    "model": candidate.model,
-                    "payer": candidate.payer,
-                    "context": candidate.context,
-                    "path": candidate.path,
-                    "head": candidate.head,
-                }
-                for candidate in self.candidates
-            ],
         }
 
     @classmethod
