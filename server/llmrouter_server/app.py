@@ -49,6 +49,7 @@ from llmrouter_server.gateway.discovery import ClusterDiscovery
 from llmrouter_server.gateway.ext_proc import ExtProc
 from llmrouter_server.gateway.journal import Journal
 from llmrouter_server.gateway.models import UsableModels
+from llmrouter_server.gateway.plan import PlansUnderWay
 from llmrouter_server.gateway.reporting import Reporter
 from llmrouter_server.gateway.server import GatewayServer
 from llmrouter_server.gateway.store import GatewayRequestStore, OpenRequests
@@ -247,8 +248,9 @@ def _build(
         decider = Decider(
             router, credentials, budget, opening, is_usable=clusters.is_usable, patience=patience, now=_now
         )
-        models = UsableModels(router, is_usable=clusters.is_usable)
-        handlers = [part.handler() for part in (ExtProc(tokens, decider, models), AccessLog(reporter), clusters)]
+        models, plans = UsableModels(router, is_usable=clusters.is_usable), PlansUnderWay()
+        doors = ExtProc(tokens, decider, models, plans), AccessLog(reporter, plans), clusters
+        handlers = [part.handler() for part in doors]
         gateway = (
             opening,
             reporter,

@@ -12,6 +12,7 @@ from gateway_samples import plan
 from llmrouter_server.gateway.decision import Prepared
 from llmrouter_server.gateway.envoy_api import ProcessingRequest
 from llmrouter_server.gateway.ext_proc import CHAT, ExtProc
+from llmrouter_server.gateway.plan import PlansUnderWay
 from llmrouter_server.runtime.auth import Caller
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ async def test_a_plan_that_envoy_has_is_kept_though_its_stream_is_over_already()
     # It ends the stream as soon as it has the plan, which a busy server hears before it knows that the plan was sent.
     decides, envoy = Decides(), Envoy(asyncio.CancelledError())
     with pytest.raises(asyncio.CancelledError):
-        await ExtProc(decides, decides, decides)._process(None, envoy)  # type: ignore[arg-type]
+        await ExtProc(decides, decides, decides, PlansUnderWay())._process(None, envoy)  # type: ignore[arg-type]
     assert str(PLAN.decision_id) in str(envoy.got[-1])
     assert decides.undone == []
 
@@ -70,5 +71,5 @@ async def test_a_plan_that_envoy_has_is_kept_though_its_stream_is_over_already()
 async def test_a_plan_that_could_not_be_sent_is_taken_back() -> None:
     decides, envoy = Decides(), Envoy(grpc.aio.InternalError("the call is over"))
     with pytest.raises(asyncio.CancelledError):
-        await ExtProc(decides, decides, decides)._process(None, envoy)  # type: ignore[arg-type]
+        await ExtProc(decides, decides, decides, PlansUnderWay())._process(None, envoy)  # type: ignore[arg-type]
     assert decides.undone == [PLAN]

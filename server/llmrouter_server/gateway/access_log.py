@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from llmrouter_server.gateway.ended import Ended
+    from llmrouter_server.gateway.plan import PlansUnderWay
     from llmrouter_server.gateway.reporting import Reporter
     from llmrouter_server.runtime.interceptor import Context
 
 log = logging.getLogger(__name__)
 
 SERVICE = "envoy.service.accesslog.v3.AccessLogService"
-OURS = ("llmrouter.plan", "llmrouter.attempts", "llmrouter.usage", "llmrouter.stream")
+PLAN = "llmrouter.plan"
+REST = ("llmrouter.attempts", "llmrouter.usage", "llmrouter.stream")
 FLAGS = {
     "no_healthy_upstream": "UH",
     "upstream_request_timeout": "UT",
@@ -49,8 +51,8 @@ FLAGS = {
 class AccessLog:
     """Hands what Envoy tells on to the reporter."""
 
-    def __init__(self, reporter: Reporter) -> None:
-        self._reporter = reporter
+    def __init__(self, reporter: Reporter, plans: PlansUnderWay) -> None:
+        self._reporter, self._plans = reporter, plans
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return what a server takes."""
@@ -62,22 +64,24 @@ class AccessLog:
     async def _take(self, messages: AsyncIterator[Any], _context: Context) -> Any:  # noqa: ANN401
         async for message in messages:
             for entry in message.http_logs.log_entry:
-                ended = _ended(entry)
+                ended = self._ended(entry)
                 if ended is not None:
                     self._reporter.add(ended)
         return StreamAccessLogsResponse()
 
-
-def _ended(entry: Any) -> Ended | None:  # noqa: ANN401 - a message made at run time
-    common, response = entry.common_properties, entry.response
-    namespaces = common.metadata.filter_metadata
-    return ended_from(
-        {name: _plain(namespaces[name]) for name in OURS if name in namespaces},
-        status=response.response_code.value,
-        flags=[FLAGS[field.name] for field, _ in common.response_flags.ListFields() if field.name in FLAGS],
-        body_bytes=response.response_body_bytes,
-        duration_ms=common.duration.ToMilliseconds(),
-    )
+    def _ended(self, entry: Any) -> Ended | None:  # noqa: ANN401 - a message made at run time
+        common, response = entry.common_properties, entry.response
+        namespaces = common.metadata.filter_metadata
+        plan = self._plans.take(namespaces[PLAN].fields["decision_id"].string_value) if PLAN in namespaces else None
+        names = REST if plan is not None else (PLAN, *REST)
+        return ended_from(
+            {name: _plain(namespaces[name]) for name in names if name in namespaces},
+            status=response.response_code.value,
+            flags=[FLAGS[field.name] for field, _ in common.response_flags.ListFields() if field.name in FLAGS],
+            body_bytes=response.response_body_bytes,
+            duration_ms=common.duration.ToMilliseconds(),
+            plan=plan,
+        )
 
 
 def _plain(struct: Any) -> dict[str, Any]:  # noqa: ANN401

@@ -88,14 +88,21 @@ class _Tokens(NamedTuple):
 
 
 def ended_from(
-    metadata: Mapping[str, object], *, status: int, flags: Iterable[str], body_bytes: int, duration_ms: int
+    metadata: Mapping[str, object],
+    *,
+    status: int,
+    flags: Iterable[str],
+    body_bytes: int,
+    duration_ms: int,
+    plan: Plan | None = None,
 ) -> Ended | None:
     """Read what Envoy tells of a request; None when it is none of ours, or an attempt cannot be read.
 
-    What such an attempt cost is not known, so the request is left to expire into an estimate.
+    What such an attempt cost is not known, so the request is left to expire into an estimate. `plan`: the metadata
+    need not have it.
     """
     try:
-        plan = Plan.from_dict(metadata.get("llmrouter.plan"))
+        plan = plan or Plan.from_dict(metadata.get("llmrouter.plan"))
         attempts = _attempts(plan, metadata.get("llmrouter.attempts"))
     except ValueError:
         return None

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from llmrouter_server.gateway.decision import Decider, Prepared
     from llmrouter_server.gateway.models import UsableModels
-    from llmrouter_server.gateway.plan import Candidate
+    from llmrouter_server.gateway.plan import Candidate, PlansUnderWay
     from llmrouter_server.runtime.auth import Caller, TokenVerifier
     from llmrouter_server.runtime.interceptor import Context
 
@@ -48,8 +48,8 @@ HEADERS_READ = (":path", "authorization", USER_HEADER)
 class ExtProc:
     """Answers chat requests with plans, lists of models with themselves, and either with an error."""
 
-    def __init__(self, verifier: TokenVerifier, decider: Decider, models: UsableModels) -> None:
-        self._verifier, self._decider, self._models = verifier, decider, models
+    def __init__(self, verifier: TokenVerifier, decider: Decider, models: UsableModels, plans: PlansUnderWay) -> None:
+        self._verifier, self._decider, self._models, self._plans = verifier, decider, models, plans
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return what a server takes."""
@@ -132,6 +132,7 @@ class ExtProc:
         chat = await asyncio.to_thread(read_chat, body) if len(body) > LARGE_BODY else read_chat(body)
         ready = await self._decider.decide(chat, user_id=user_id, reader_id=caller.user_id)
         prepared.append(ready)
+        self._plans.add(ready.plan)
         return _go_on(ready, chat.rest)
 
 

@@ -14,6 +14,8 @@ MOST_CANDIDATES = 20
 MOST_TOKENS = 1_000_000_000
 """As many as recording takes."""
 MOST_MS = 86_400_000
+MOST_UNDER_WAY = 10_000
+"""Plans that are remembered: about 10 MB."""
 MOST_KEPT = 4096
 """Candidates that are remembered, and what is made of them: plans repeat them."""
 
@@ -113,6 +115,27 @@ class Plan:
             first_byte_ms=whole_number(plan.get("first_byte_ms"), most=MOST_MS),
             candidates=tuple(_candidate(_mapping(each)) for each in candidates),
         )
+
+
+class PlansUnderWay:
+    """Remembers plans of this process until their reports come, so that they need not be read from those again.
+
+    A report of a plan that is not here (another process made it, or too many came after it) brings it along.
+    """
+
+    def __init__(self, most: int = MOST_UNDER_WAY) -> None:
+        self._plans: dict[str, Plan] = {}
+        self._most = most
+
+    def add(self, plan: Plan) -> None:
+        """Remember it, and forget the oldest when there are too many."""
+        self._plans[str(plan.decision_id)] = plan
+        if len(self._plans) > self._most:
+            del self._plans[next(iter(self._plans))]
+
+    def take(self, decision_id: str) -> Plan | None:
+        """Return a plan and forget it; None: it is not here."""
+        return self._plans.pop(decision_id, None)
 
 
 def whole_number(value: object, *, most: float) -> int:
