@@ -1,26 +1,5 @@
--- The first filter: the first to see a request, the last to see a response. It settles the request id, turns native
--- gRPC away, and gives every response that passes the filters its final shape.
-
-local NAMESPACE = "llmrouter.envelope"
-
-function envoy_on_request(handle)
-  local headers = handle:headers()
-  -- Envoy has set an id of its own by now; the client's was set aside under this name (see envoy.yaml).
-  local asked = headers:get("x-client-request-id")
-  if asked then
-    headers:remove("x-client-request-id")
-    if #asked <= 128 and string.find(asked, "^[%w._-]+$") then headers:replace("x-request-id", asked) end
-  end
-  if string.find(headers:get(":path"), "^/v1/") then
-    handle:streamInfo():dynamicMetadata():set(NAMESPACE, "speaks_openai", true)
-  end
-  if headers:get(":method") == "HEAD" then
-    handle:streamInfo():dynamicMetadata():set(NAMESPACE, "bodiless", true)
-  end
-  if string.find(string.lower(headers:get("content-type") or ""), "^application/grpc") then
-    handle:respond({ [":status"] = "415" }, "")
-  end
-end
+-- The last to shape an answer. Envoy runs it only for those that are not a plain 200: errors, and what the server wants
+-- to be a 201; and hardly ever for HEAD, whose answers must stay without a body.
 
 -- Code, reason and message for the errors that come without a reason: gRPC's own (no such RPC, a message too large),
 -- whose text may tell of internals, and Envoy's answers to native gRPC, which are gRPC too.
@@ -62,11 +41,6 @@ local function openai_error(status)
   return string.format(OPENAI_SHAPE, known[3], kind, string.lower(known[2]))
 end
 
-local HIDDEN = {
-  "grpc-accept-encoding", "grpc-encoding", "grpc-message", "grpc-status", "grpc-status-details-bin", "x-http-code",
-  "x-envoy-upstream-healthchecked-cluster",
-}
-
 function envoy_on_response(handle)
   local headers = handle:headers()
   local status = headers:get(":status")
@@ -77,11 +51,9 @@ function envoy_on_response(handle)
   end
   local created = headers:get("x-http-code")
   if status == "200" and created and string.find(created, "^20[1-6]$") then headers:replace(":status", created) end
-  for _, name in ipairs(HIDDEN) do headers:remove(name) end
-  -- (a response to HEAD must stay without a body)
   if tonumber(status) < 400 then return end
   local metadata = handle:streamInfo():dynamicMetadata()
-  local noted = metadata:get(NAMESPACE) or {}
+  local noted = metadata:get("llmrouter.envelope") or {}
   if noted.bodiless or metadata:get("llmrouter.answer") then return end
   if noted.speaks_openai then
     local was_tried = metadata:get("llmrouter.attempts") ~= nil

@@ -1,17 +1,11 @@
 -- Refuses what the transcoder would let through in silence: JSON fields that do not exist, fields given twice, and
--- bodies that only a lenient parser reads. Then lets only the headers pass that the server may see.
+-- bodies that only a lenient parser reads. Then puts the session's token where the server looks for one.
 --
 -- Whatever this filter is in doubt about it refuses, and an error inside it answers 500: Envoy would go on without it.
 -- It runs on Envoy's worker thread, so bodies are walked byte by byte (LuaJIT compiles that; patterns it does not).
 local fields = require("request_fields")
 
 local MAX_DEPTH = 32
--- Metadata that reaches the gRPC server. Anything else a client sends (x-user-id, other cookies, *-bin) stops here.
-local PASSED = {
-  [":authority"] = true, [":method"] = true, [":path"] = true, [":scheme"] = true,
-  ["authorization"] = true, ["content-length"] = true, ["content-type"] = true, ["grpc-timeout"] = true,
-  ["traceparent"] = true, ["tracestate"] = true, ["transfer-encoding"] = true, ["x-request-id"] = true,
-}
 
 local byte, sub, char = string.byte, string.sub, string.char
 
@@ -40,11 +34,14 @@ local function split(path)
   return segments
 end
 
-local bindings = {}
+-- What a path takes; those without a variable segment by method and path.
+local bindings, exact = {}, {}
 for _, binding in ipairs(fields.bindings) do
-  local spec, bound = message_spec(binding[3]), {}
+  local bound = {}
   for i = 4, #binding do bound[binding[i]] = true end
-  bindings[#bindings + 1] = { method = binding[1], segments = split(binding[2]), spec = spec, bound = bound }
+  local spec = { fields = message_spec(binding[3]).fields, bound = bound }
+  bindings[#bindings + 1] = { method = binding[1], segments = split(binding[2]), spec = spec }
+  if not string.find(binding[2], "*", 1, true) then exact[binding[1] .. binding[2]] = spec end
 end
 
 -- `*` stands for one segment, `*:verb` for one that ends in :verb.
@@ -55,14 +52,17 @@ local function segment_matches(pattern, segment)
   return #segment > #verb and sub(segment, -#verb) == verb
 end
 
-local function find_binding(method, path)
-  local segments = split((string.gsub(path or "", "[?#].*$", ""))) -- CONNECT has no path
+-- Returns the spec of the body, or nil when there is no such path.
+local function find_spec(method, path)
+  path = path or "" -- CONNECT has none
+  if exact[method .. path] then return exact[method .. path] end
+  local segments = split((string.gsub(path, "[?#].*$", "")))
   for _, binding in ipairs(bindings) do
     local matches = binding.method == method and #binding.segments == #segments
     for i = 1, matches and #segments or 0 do
       matches = matches and segment_matches(binding.segments[i], segments[i])
     end
-    if matches then return binding end
+    if matches then return binding.spec end
   end
   return nil
 end
@@ -233,18 +233,17 @@ function read_value(s, i, spec, trail, depth)
   return read_number(s, i)
 end
 
-local function check_body(s, binding)
+local function check_body(s, spec)
   local start = skip_space(s, 1)
   if byte(s, start) ~= 123 then refuse("the body must be a JSON object") end
-  local spec = { fields = binding.spec.fields, bound = binding.bound }
   local last = skip_space(s, read_value(s, start, spec, {}, 1))
   if last <= #s then not_json(last) end
 end
 
 -- Returns a status and a message to refuse with, or nothing.
 local function check(handle, headers)
-  local binding = find_binding(headers:get(":method"), headers:get(":path"))
-  if not binding then return 404, "no such path or method" end
+  local spec = find_spec(headers:get(":method"), headers:get(":path"))
+  if not spec then return 404, "no such path or method" end
   local body = handle:body() -- waits until all of it is here; nil when there is none
   headers = handle:headers() -- the wait has made the old handle stale
   local length = body and body:length() or 0
@@ -255,7 +254,7 @@ local function check(handle, headers)
     end
   end
   if length > 0 then
-    local fine, problem = pcall(check_body, body:getBytes(0, length), binding)
+    local fine, problem = pcall(check_body, body:getBytes(0, length), spec)
     if not fine then
       if type(problem) ~= "table" then error(problem, 0) end
       return 400, problem.message
@@ -273,18 +272,13 @@ local function session_of(cookies)
   return nil
 end
 
-local function clean(headers)
+local function settle(headers)
   if not headers:get("authorization") then
     local session = session_of(headers:get("cookie"))
     if session then headers:replace("authorization", "Bearer " .. session) end
   end
   local timeout = headers:get("grpc-timeout")
   if timeout and not string.find(timeout, "^%d%d?%d?%d?%d?%d?%d?%d?[HMSmun]$") then headers:remove("grpc-timeout") end
-  local doomed = {}
-  for name in pairs(headers) do
-    if not PASSED[name] then doomed[#doomed + 1] = name end
-  end
-  for _, name in ipairs(doomed) do headers:remove(name) end
 end
 
 function envoy_on_request(handle)
@@ -298,5 +292,5 @@ function envoy_on_request(handle)
     handle:respond({ [":status"] = tostring(status) }, message)
     return
   end
-  clean(handle:headers())
+  settle(handle:headers())
 end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,18 @@ import pytest
 import yaml
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
+from hypothesis import given
+from hypothesis import strategies as st
 
-from llmrouter_server.runtime.envoy_config import EdgeParameterError, EdgeParameters, envoy_command, render, validate
+from llmrouter_server.runtime.envoy_config import (
+    PASSED_HEADERS,
+    EdgeParameterError,
+    EdgeParameters,
+    envoy_command,
+    none_of,
+    render,
+    validate,
+)
 from llmrouter_server.runtime.envoy_fields import render_fields
 from llmrouter_server.runtime.resources import resource_dir
 
@@ -195,6 +206,21 @@ def test_bad_values_are_refused_in_one_sentence(parameters: dict[str, Any], mess
     with pytest.raises(EdgeParameterError) as caught:
         EdgeParameters(**REQUIRED | parameters)
     assert str(caught.value) == message
+
+
+@given(st.sets(st.text("ab-.", max_size=5)), st.text("abc-.", max_size=6))
+def test_a_pattern_for_all_other_names_matches_all_but_these(names: set[str], name: str) -> None:
+    assert (re.fullmatch(none_of(names), name) is None) == (name in names)
+    assert not [each for each in names if re.fullmatch(none_of(names), each)]
+
+
+@pytest.mark.parametrize("name", ["cookie", "x-user-id", "data-bin", "authorization2", "authorizatio", ":authority-"])
+def test_headers_that_are_not_listed_do_not_pass(name: str) -> None:
+    config = rendered()
+    [mutation] = http_filter(config, "passed-headers")["mutations"]["request_mutations"]
+    pattern = mutation["remove_on_match"]["key_matcher"]["safe_regex"]["regex"]
+    assert re.fullmatch(pattern, name)
+    assert not [each for each in PASSED_HEADERS if re.fullmatch(pattern, each)]
 
 
 def test_envoy_has_the_last_word(tmp_path: Path) -> None:

@@ -14,16 +14,24 @@ import subprocess
 import tempfile
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from llmrouter_server.runtime.resources import resource_dir
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 MAX_SOCKET_PATH_BYTES = 107
 """Linux keeps a Unix socket's path in 108 bytes, the last one zero."""
 MOST_GATEWAY_S = 1000
 """The server records by estimate what nobody has reported 18 minutes after its decision."""
+PASSED_HEADERS = (
+    *(":authority", ":method", ":path", ":scheme", "content-length", "content-type", "transfer-encoding"),
+    *("authorization", "grpc-timeout", "traceparent", "tracestate", "x-request-id"),
+)
+"""Of a request in JSON: what Envoy needs, and what the server may read."""
 _MAX_PORT = 65535
 _REQUIRED = ("jwks", "issuer", "audience")
 _SAMPLE_KEY = {  # RFC 8037, appendix A.2
@@ -190,6 +198,7 @@ def render(parameters: EdgeParameters) -> str:
         "JOURNAL": parameters.journal.absolute(),
         "LISTEN_HOST": listen_host,
         "LISTEN_PORT": listen_port,
+        "NOT_PASSED_REGEX": none_of(PASSED_HEADERS),
         "SERVER_HOST": server_host,
         "SERVER_PORT": server_port,
         "USER_PER_S": parameters.user_requests_per_s,
@@ -332,6 +341,16 @@ def _jwks_values(parameters: EdgeParameters) -> dict[str, object]:
         "JWKS_SNI": "" if is_address else host,  # RFC 6066, section 3: a name, never an address
         "JWKS_URL": parameters.jwks,
     }
+
+
+def none_of(texts: Iterable[str]) -> str:
+    """Return a pattern for every text but these. RE2, which Envoy has, knows no negation: it is spelt out as a tree."""
+    texts = set(texts)
+    firsts = sorted({text[0] for text in texts if text})
+    after = {first: [text[1:] for text in texts if text[:1] == first] for first in firsts}
+    others = f"[^{''.join(map(re.escape, after))}]" if after else "."
+    ways = [f"{others}.*", *(f"{re.escape(first)}{none_of(rest)}" for first, rest in after.items())]
+    return f"(?:{'|'.join(ways)})" + ("" if "" in texts else "?")
 
 
 def _any_of(*patterns: str) -> str:
