@@ -49,10 +49,10 @@ class Outcome:
 
 
 async def play_all(
-    chat: ChatStack, scenarios: Mapping[str, Scenario], worlds: Sequence[World]
+    chat: ChatStack, scenarios: Mapping[str, Scenario], worlds: Sequence[World], *, at_once: int = AT_ONCE
 ) -> Mapping[str, Outcome | BaseException]:
     """Play them side by side, each in a world of its own; return what became of each, by its name."""
-    turn = asyncio.Semaphore(AT_ONCE)
+    turn = asyncio.Semaphore(at_once)
 
     async def run(scenario: Scenario, world: World) -> Outcome:
         async with turn:

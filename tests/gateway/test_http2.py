@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from gateway.chat_stack import ChatStack
 
 
+AT_ONCE = 3
+"""Fewer than over HTTP/1.1: the providers' TLS and frames are this process's work."""
 ENVOY_THREADS = 2
 """Each has connections of its own."""
 
@@ -38,7 +40,7 @@ async def http2_outcomes(request: pytest.FixtureRequest, chat: ChatStack) -> Map
         if isinstance(item, pytest.Function) and "http2_outcomes" in item.fixturenames
     }
     worlds = await chat.new_worlds(len(wanted), tls={"A": context(chat, "h2", "http/1.1")})
-    return await play_all(chat, wanted, worlds)
+    return await play_all(chat, wanted, worlds, at_once=AT_ONCE)
 
 
 @pytest.mark.parametrize("name", HTTP_2_SCENARIOS)
