@@ -14,7 +14,7 @@ from llmrouter import AsyncClient, Client, RouteRequest, RouteResponse
 from llmrouter.v2 import routing_service_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 TOKEN = "header.payload-of-a-secret-token.signature"
 Route = "Callable[..., Awaitable[RouteResponse]]"
@@ -26,11 +26,12 @@ class StandIn(routing_service_pb2_grpc.RoutingServiceServicer):
 
     behave: Callable[[grpc.ServicerContext, int], None] = lambda _context, _call: None
     calls: list[dict[str, str]] = field(default_factory=list)
+    padding: str = ""
 
     def Route(self, _request: RouteRequest, context: grpc.ServicerContext) -> RouteResponse:
         self.calls.append(dict(context.invocation_metadata()))
         self.behave(context, len(self.calls))
-        return RouteResponse(total_options=len(self.calls))
+        return RouteResponse(total_options=len(self.calls), decision_id=self.padding)
 
 
 @contextmanager
@@ -49,14 +50,26 @@ def serving(
         server.stop(None).wait(5)
 
 
-async def async_route(target: str, *, timeout: float | None = None, **options: Any) -> RouteResponse:  # noqa: ASYNC109
+async def async_route(
+    target: str,
+    *,
+    timeout: float | None = None,  # noqa: ASYNC109
+    headers: Mapping[str, str] | None = None,
+    **options: Any,
+) -> RouteResponse:
     async with AsyncClient(target, **options) as client:
-        return await client.routing.Route(RouteRequest(), timeout=timeout)
+        return await client.routing.Route(RouteRequest(), timeout=timeout, metadata=headers)
 
 
-async def sync_route(target: str, *, timeout: float | None = None, **options: Any) -> RouteResponse:  # noqa: ASYNC109
+async def sync_route(
+    target: str,
+    *,
+    timeout: float | None = None,  # noqa: ASYNC109
+    headers: Mapping[str, str] | None = None,
+    **options: Any,
+) -> RouteResponse:
     def call() -> RouteResponse:
         with Client(target, **options) as client:
-            return client.routing.Route(RouteRequest(), timeout=timeout)
+            return client.routing.Route(RouteRequest(), timeout=timeout, metadata=headers)
 
     return await asyncio.to_thread(call)

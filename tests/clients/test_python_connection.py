@@ -169,6 +169,49 @@ async def test_many_callers_fetch_a_token_once() -> None:
     assert len(fetched) == 2
 
 
+@pytest.mark.parametrize("token", [None, b"bytes", 7])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+async def test_what_is_no_text_and_no_function_is_refused_at_once(kind: Any, token: Any) -> None:
+    with pytest.raises(TypeError, match="token must be a str or a function that returns one, not"):
+        kind("localhost:1", token=token)
+
+
+async def test_a_function_that_returns_no_text_is_told_so(stand_in: tuple[StandIn, str], route: Route) -> None:
+    with pytest.raises(TypeError, match="the function returned a NoneType and not a str"):
+        await route(stand_in[1], token=lambda: None)
+
+
+async def test_headers_may_be_written_in_any_case_and_never_replace_the_token(
+    stand_in: tuple[StandIn, str], route: Route
+) -> None:
+    servicer, target = stand_in
+    await route(target, token=TOKEN, headers={"X-Request-Id": "mine-1", "Authorization": "other"})
+    assert (servicer.calls[0]["x-request-id"], servicer.calls[0]["authorization"]) == ("mine-1", f"Bearer {TOKEN}")
+    for name, value in (("x-team", "se\ncret"), ("x team", "secret"), ("x-team", "sécret"), ("", "secret")):
+        with pytest.raises(ValueError, match="is no header") as caught:
+            await route(target, token=TOKEN, headers={name: value})
+        assert "cret" not in str(caught.value)
+    assert len(servicer.calls) == 1
+
+
+async def test_an_asynchronous_client_says_that_it_belongs_to_one_loop(stand_in: tuple[StandIn, str]) -> None:
+    def elsewhere(work: Any) -> None:
+        asyncio.run(work())
+
+    async with AsyncClient(stand_in[1], token=TOKEN) as client:
+        for work in (client.settings.get_settings, lambda: anext(client.usage.export_usage())):
+            with pytest.raises(RuntimeError, match="belongs to another event loop"):
+                await asyncio.to_thread(elsewhere, work)
+    with pytest.raises(RuntimeError, match="make it in an asynchronous function"):
+        await asyncio.to_thread(AsyncClient, stand_in[1], token=TOKEN)
+
+
+async def test_an_answer_may_be_larger_than_grpc_itself_takes(stand_in: tuple[StandIn, str], route: Route) -> None:
+    servicer, target = stand_in
+    servicer.padding = "x" * 5_000_000
+    assert len((await route(target, token=TOKEN)).decision_id) == 5_000_000
+
+
 @pytest.fixture(scope="module")
 def certificate() -> tuple[bytes, bytes]:
     """A key and a certificate of `localhost`, signed by itself."""

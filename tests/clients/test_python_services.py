@@ -72,7 +72,7 @@ def test_every_rpc_can_be_called_with_its_messages_too(client: Client | AsyncCli
     assert names == {method.name for method in rpcs().values()}
 
 
-def test_both_clients_have_the_same_methods() -> None:
+async def test_both_clients_have_the_same_methods() -> None:
     def shapes(client: Client | AsyncClient) -> dict[str, dict[str, str]]:
         return {
             rpc: {name: each.annotation for name, each in inspect.signature(method).parameters.items()}  # type: ignore[arg-type]

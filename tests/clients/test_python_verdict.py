@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import http.client
+import re
 import socket
 import ssl
 import urllib.error
 from email.message import Message
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -40,6 +42,14 @@ class ConnectError(Exception):
     """As of httpx."""
 
 
+class ChunkedEncodingError(OSError):
+    """As of requests."""
+
+
+class ClientPayloadError(Exception):
+    """As of aiohttp."""
+
+
 @pytest.mark.parametrize(
     ("error", "failure", "try_next"),
     [
@@ -63,6 +73,8 @@ class ConnectError(Exception):
         (TimeoutError(), "TIMEOUT", True),
         (ReadTimeout(), "TIMEOUT", True),
         (ConnectError(), "CONNECT", True),
+        (ChunkedEncodingError(), "CONNECT", True),
+        (ClientPayloadError(), "CONNECT", True),
         (ConnectionResetError(), "CONNECT", True),
         (socket.gaierror(), "CONNECT", True),
         (ssl.SSLError(), "CONNECT", True),
@@ -77,6 +89,21 @@ def test_an_error_has_a_fault_and_says_whether_another_may_do_better(
 ) -> None:
     expected = AttemptFailure.Value(f"ATTEMPT_FAILURE_{failure}")
     assert verdict.of_provider(error) == verdict.Verdict(expected, try_next)
+
+
+def test_the_words_of_a_prompt_that_is_too_long_are_the_gateways() -> None:
+    lua = (Path(__file__).parents[2] / "envoy" / "gateway_attempt.lua").read_text(encoding="utf-8")
+    listed = lua.partition("local TOO_LONG = {")[2].partition("}")[0]
+    assert tuple(re.findall(r'"(.+?)"', listed)) == verdict._TOO_LONG_WORDS
+
+
+def test_other_refusals_in_similar_words_are_about_the_request() -> None:
+    error = Status(400)
+    error.args = ("You sent the text 'maximum length', and no context is too long.",)
+    assert verdict.of_provider(error).try_next is False
+    error = Status(500)
+    error.args = ("prompt is too long",)
+    assert verdict.of_provider(error).failure == AttemptFailure.ATTEMPT_FAILURE_SERVER_ERROR
 
 
 @pytest.mark.parametrize(

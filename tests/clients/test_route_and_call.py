@@ -164,7 +164,7 @@ async def test_who_fails_is_replaced_by_the_next_and_each_attempt_is_recorded(
         (refusals.no_quota(), "RATE_LIMITED"),
         (faults.reset_before_headers(), "CONNECT"),
         (faults.reset_after(2), "CONNECT"),
-        (refusals.too_long("openai"), "CALLER"),
+        *((refusals.too_long(whose), "CALLER") for whose in refusals.TOO_LONG),
     ],
     ids=str,
 )

@@ -107,13 +107,22 @@ def assert_user(found: Mapping[str, Any]) -> None:
     assert found["aborted"] == "AbortError"
 
 
-async def test_a_newcomer_gets_a_decision_in_four_lines(stack: LocalStack, installed: Path) -> None:
-    [program, *_] = re.findall(r"```js\n(.+?)```", (SOURCE / "README.md").read_text(), re.DOTALL)
-    assert len(program.strip().splitlines()) <= 5
-    here = program.replace("http://127.0.0.1:8080", f"http://127.0.0.1:{stack.ports.http}")
-    (installed / "newcomer.mjs").write_text(here)
-    told = await succeed(installed, RUN_S, "node", "newcomer.mjs", LLMROUTER_TOKEN=stack.identity.mint("user"))
-    assert re.fullmatch(r".+: .+ \(decision [0-9a-f-]{36}\)\n", told)
+async def test_the_readmes_examples_are_true_and_the_first_has_at_most_five_lines(
+    stack: LocalStack, installed: Path
+) -> None:
+    examples = re.findall(r"```js\n(.+?)```", (SOURCE / "README.md").read_text(), re.DOTALL)
+    first, session, lists, errors = examples
+    assert len(first.strip().splitlines()) <= 5
+    assert "new LlmRouter();" in session  # as the browser's tests make it
+    for name, more in (("first", ""), ("all", lists + errors)):
+        others = 'import { hasReason, listModels, updateSettings } from "llmrouter";\n' if more else ""
+        program = (others + first + more).replace("http://127.0.0.1:8080", f"http://127.0.0.1:{stack.ports.http}")
+        (installed / f"{name}.mjs").write_text(program)
+        told = await succeed(installed, RUN_S, "node", f"{name}.mjs", LLMROUTER_TOKEN=stack.identity.mint("user"))
+        decision, *rest = told.splitlines()
+        assert re.fullmatch(r".+: .+ \(decision [0-9a-f-]{36}\)", decision)
+    assert "Claude 3 Opus" in rest[:-1]
+    assert rest[-1].startswith("monthly_budget_usd must be ")
 
 
 @pytest.fixture(scope="module")

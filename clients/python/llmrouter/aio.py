@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import grpc
@@ -59,6 +60,12 @@ class AsyncClient(AsyncServices):
             insecure=insecure,
             root_certificates=root_certificates,
         )
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError(
+                "an AsyncClient belongs to one event loop: make it in an asynchronous function"
+            ) from None
         self._target, credentials = target, connection.credentials
         self._grpc = (
             grpc.aio.insecure_channel(connection.address, connection.options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import time
 from contextlib import aclosing
@@ -12,7 +13,7 @@ import grpc
 from llmrouter import policy
 from llmrouter.calls import AUTHORIZATION, Headers, failure, headers_of, pairs, serializer
 from llmrouter.errors import Unauthenticated
-from llmrouter.tokens import AsyncRefreshingToken, RefreshingToken, Secret, bearer
+from llmrouter.tokens import AsyncRefreshingToken, RefreshingToken, Secret, bearer, require_token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -30,7 +31,9 @@ class AsyncChannel:
     def __init__(
         self, channel: grpc.aio.Channel, token: str | Callable[[], str | Awaitable[str]], timeout_s: float
     ) -> None:
+        require_token(token)
         self._channel, self._token, self._timeout_s = channel, token, timeout_s
+        self._loop = asyncio.get_running_loop()
 
     def unary(self, method: str, request: type[RequestT], response: type[ResponseT]) -> AsyncUnary[RequestT, ResponseT]:
         """Return what calls an RPC that has one answer."""
@@ -46,6 +49,8 @@ class AsyncChannel:
 
     async def authorization(self) -> Secret:
         """Return what to send of the token."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("this AsyncClient belongs to another event loop: make one in each")
         if isinstance(self._token, str):
             return bearer(self._token)
         token = self._token()

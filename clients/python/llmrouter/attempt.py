@@ -30,6 +30,7 @@ class Usage:
     """True when the answer did not tell them."""
 
 
+MAX_TOKENS = 1_000_000_000
 UNTOLD = Usage(input_tokens=0, output_tokens=0, is_estimated=True)
 
 
@@ -92,7 +93,8 @@ class Unreported:
     """Usage that could not be recorded, and why: record it again, under the same request id it counts once."""
 
     request: RecordUsageRequest
-    error: LlmrouterError
+    error: Exception
+    """A LlmrouterError, or what the client's token function raised."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,4 +153,4 @@ def _part(thing: object, name: str) -> object:
 
 def _number(thing: object, *names: str) -> int | None:
     values = (_part(thing, name) for name in names)
-    return next((value for value in values if isinstance(value, int) and not isinstance(value, bool)), None)
+    return next((value for value in values if type(value) is int and 0 <= value <= MAX_TOKENS), None)

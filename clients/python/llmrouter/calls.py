@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -11,7 +12,7 @@ import grpc
 
 from llmrouter import policy
 from llmrouter.errors import REQUEST_ID_KEY, LlmrouterError, Trailing, Unauthenticated, error_of, new_request_id
-from llmrouter.tokens import RefreshingToken, Secret, bearer
+from llmrouter.tokens import RefreshingToken, Secret, bearer, require_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 RequestT = TypeVar("RequestT", bound="Message")
 ResponseT = TypeVar("ResponseT", bound="Message")
 Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
-"""What else to send with a call, by lower-case names, for instance `x-request-id` or `traceparent`."""
+"""What else to send with a call, for instance `x-request-id` or `traceparent`."""
 AUTHORIZATION = "authorization"
 
 
@@ -30,6 +31,7 @@ class Channel:
     """A connection with a token."""
 
     def __init__(self, channel: grpc.Channel, token: str | Callable[[], str], timeout_s: float) -> None:
+        require_token(token)
         self._channel, self._token, self._timeout_s = channel, token, timeout_s
 
     def unary(self, method: str, request: type[RequestT], response: type[ResponseT]) -> Unary[RequestT, ResponseT]:
@@ -143,8 +145,14 @@ def serializer(request: type[RequestT]) -> Callable[[RequestT], bytes]:
 
 
 def headers_of(given: Headers | None) -> tuple[Headers, str]:
-    """Return what to send besides the token, and the request id that is part of it."""
-    kept = [(name, value) for name, value in pairs(given or ()) if name != AUTHORIZATION]
+    """Return what to send besides the token, and the request id that is part of it.
+
+    ValueError, which does not show the value, for what no header can be.
+    """
+    kept = [(name.lower(), value) for name, value in pairs(given or ()) if name.lower() != AUTHORIZATION]
+    for name, value in kept:
+        if not re.fullmatch(r"[a-z0-9_.-]+", name) or not (value.isascii() and value.isprintable()):
+            raise ValueError(f"{name!r} is no header, or its value holds more than printable ASCII")
     request_id = next((value for name, value in kept if name == REQUEST_ID_KEY), None)
     if request_id is None:
         request_id = new_request_id()

@@ -24,6 +24,7 @@ _OPTIONS: list[tuple[str, str | int]] = [
     # A connection that died in silence is noticed while calls wait for it, and not only by the system after minutes.
     ("grpc.keepalive_time_ms", KEEPALIVE_S * 1000),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_S * 1000),
+    ("grpc.max_receive_message_length", -1),  # a decision explained over a large catalogue exceeds gRPC's own 4 MiB
     ("grpc.primary_user_agent", f"llmrouter-python/{__version__}"),
 ]
 

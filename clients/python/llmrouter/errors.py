@@ -145,6 +145,8 @@ _BY_CODE: dict[grpc.StatusCode, type[LlmrouterError]] = {
 }
 
 
+_NO_GRPC = "Received http2 header with status"
+"""What gRPC itself says of a port that speaks plain HTTP, as the one of the JSON API does."""
 _TOO_LARGE = "message larger than max"
 """What gRPC itself says, on either side, and with the same code as of a rate limit."""
 
@@ -173,6 +175,8 @@ def error_of(
     kind = _BY_REASON.get(reason) or _BY_CODE.get(code, LlmrouterError)
     if kind is RateLimited and not reason and _TOO_LARGE in (message or ""):
         kind = RequestTooLarge
+    if _NO_GRPC in (message or ""):
+        message = f"{message}; is this the port of gRPC?"
     return kind(
         message=message or code.name,
         reason=reason,

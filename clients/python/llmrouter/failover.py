@@ -202,22 +202,12 @@ class _Walk(Generic[T]):
             cancelled = AttemptFailure.ATTEMPT_FAILURE_CANCELLED
             yield from self._record(self._failed(attempt, error, cancelled, began), LAST_WORD_S)
             raise
-        record = self._base(attempt, began)
-        usage = None
+        record, told = self._base(attempt, began), _told(UNTOLD)
         try:
-            usage = self._plan.usage_of(answer)
+            usage = self._plan.usage_of(answer) or UNTOLD
+            told = _told(usage)
         finally:
-            usage = usage or UNTOLD
-            record.MergeFrom(
-                RecordUsageRequest(
-                    input_tokens=usage.input_tokens,
-                    output_tokens=usage.output_tokens,
-                    cached_tokens=usage.cached_tokens,
-                    reasoning_tokens=usage.reasoning_tokens,
-                    is_estimated=usage.is_estimated,
-                    status=UsageStatus.USAGE_STATUS_SUCCESS,
-                )
-            )
+            record.MergeFrom(told)
             recorded = yield from self._record(record)
         return Routed(
             answer=answer,
@@ -234,8 +224,9 @@ class _Walk(Generic[T]):
             return None
         try:
             recorded: RecordUsageResponse = yield Record(request, timeout_s)
-        except LlmrouterError as error:
-            log.warning("the usage of attempt %s was not recorded: %s", request.request_id, error)
+        except Exception as error:  # noqa: BLE001 - the server's, or of the program's token function
+            shown = error if isinstance(error, LlmrouterError) else type(error).__name__
+            log.warning("the usage of attempt %s was not recorded: %s", request.request_id, shown)
             self.unreported.append(Unreported(request, error))
             return None
         return recorded
@@ -260,3 +251,14 @@ class _Walk(Generic[T]):
         record.status, record.failure = UsageStatus.USAGE_STATUS_ERROR, failure
         record.error_message = kind if status is None else f"{kind}: status {status}"
         return record
+
+
+def _told(usage: Usage) -> RecordUsageRequest:
+    return RecordUsageRequest(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cached_tokens=usage.cached_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        is_estimated=usage.is_estimated,
+        status=UsageStatus.USAGE_STATUS_SUCCESS,
+    )

@@ -107,11 +107,19 @@ def expiry_of(token: str) -> float | None:
     return float(expires) if isinstance(expires, int | float) else None
 
 
+def require_token(token: object) -> None:
+    """Refuse what cannot give a token: TypeError, which does not show it."""
+    if not isinstance(token, str) and not callable(token):
+        raise TypeError(f"token must be a str or a function that returns one, not a {type(token).__name__}")
+
+
 def bearer(token: str) -> Secret:
     """Return what the header `authorization` says; white space around the token, as of a file's end, is removed.
 
-    ValueError, which does not show it, for a token that no header can hold.
+    ValueError, which does not show it, for a token that no header can hold; TypeError for what is no text.
     """
+    if not isinstance(token, str):
+        raise TypeError(f"the token is missing: the function returned a {type(token).__name__} and not a str")
     stripped = token.strip()
     if not stripped or not stripped.isascii() or not stripped.isprintable() or " " in stripped:
         raise ValueError("the token is empty or holds characters that no token has")

@@ -48,10 +48,31 @@ _TIMEOUT = Verdict(AttemptFailure.ATTEMPT_FAILURE_TIMEOUT, try_next=True)
 _CONNECT = Verdict(AttemptFailure.ATTEMPT_FAILURE_CONNECT, try_next=True)
 _TOO_LONG = Verdict(AttemptFailure.ATTEMPT_FAILURE_CALLER, try_next=True)
 _TOO_LONG_CODE = "context_length_exceeded"
+_TOO_LONG_WORDS = (
+    _TOO_LONG_CODE,
+    "maximum context length",
+    "context window",
+    "context length",
+    "prompt is too long",
+    "context limit",
+    "max_new_tokens",
+    "too many tokens",
+    "reduce the length of the messages",
+)
+"""How providers say it, in lower case; those by which the gateway knows it."""
 
 _CONNECTION_ERRORS = (ConnectionError, socket.gaierror, ssl.SSLError, http.client.HTTPException)
 _CONNECTION_NAMES = frozenset(
-    {"APIConnectionError", "ClientConnectionError", "ConnectError", "NetworkError", "ProtocolError", "ConnectionError"}
+    {
+        "APIConnectionError",
+        "ChunkedEncodingError",
+        "ClientConnectionError",
+        "ClientPayloadError",
+        "ConnectError",
+        "ConnectionError",
+        "NetworkError",
+        "ProtocolError",
+    }
 )
 _UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 _PASSED_ON = frozenset({"model_not_found", "no_eligible_model", _TOO_LONG_CODE})
@@ -72,7 +93,7 @@ def of_provider(error: Exception) -> Verdict:
     """
     status = status_of(error)
     if status is not None:
-        if getattr(error, "code", None) == _TOO_LONG_CODE:
+        if status in (400, 413, 422) and _is_too_long(error):
             return _TOO_LONG
         return _BY_STATUS.get(status) or (_OTHER_4XX if 400 <= status < 500 else _SERVER_ERROR)  # noqa: PLR2004
     names = {kind.__name__ for kind in type(error).__mro__}
@@ -104,3 +125,8 @@ def status_of(error: Exception) -> int | None:
             if isinstance(value, int) and 100 <= value < 600:  # noqa: PLR2004
                 return value
     return None
+
+
+def _is_too_long(error: Exception) -> bool:
+    said = f"{getattr(error, 'code', None)} {getattr(error, 'body', None)} {error}".lower()
+    return any(words in said for words in _TOO_LONG_WORDS)
