@@ -63,6 +63,24 @@ CODES = {
 }
 
 
+KINDS = [
+    ("INVALID_FIELD", InvalidField),
+    ("MALFORMED_REQUEST", InvalidField),
+    ("UNAUTHENTICATED", Unauthenticated),
+    ("ROLE_REQUIRED", RoleRequired),
+    ("RESOURCE_NOT_FOUND", NotFound),
+    ("NO_ELIGIBLE_MODEL", NoEligibleModel),
+    ("ALREADY_EXISTS", AlreadyExists),
+    ("ETAG_MISMATCH", EtagMismatch),
+    ("RATE_LIMITED", RateLimited),
+    ("BUDGET_EXCEEDED", BudgetExceeded),
+    ("DEADLINE_EXCEEDED", DeadlineExceeded),
+    ("INTERNAL", InternalError),
+    ("UNIMPLEMENTED", Unimplemented),
+    ("BODY_TOO_LARGE", RequestTooLarge),
+]
+
+
 def refuse(reason: str, *details: Any, code: grpc.StatusCode | None = None) -> Callable[..., None]:
     def behave(context: grpc.ServicerContext, _call: int) -> None:
         status = status_pb2.Status(code=(code or CODES[reason]).value[0], message=f"no: {reason}")
@@ -90,25 +108,7 @@ async def test_sends_token_request_id_and_deadline(stand_in: tuple[StandIn, str]
     assert 1 < remaining[1] < 4
 
 
-@pytest.mark.parametrize(
-    ("reason", "kind"),
-    [
-        ("INVALID_FIELD", InvalidField),
-        ("MALFORMED_REQUEST", InvalidField),
-        ("UNAUTHENTICATED", Unauthenticated),
-        ("ROLE_REQUIRED", RoleRequired),
-        ("RESOURCE_NOT_FOUND", NotFound),
-        ("NO_ELIGIBLE_MODEL", NoEligibleModel),
-        ("ALREADY_EXISTS", AlreadyExists),
-        ("ETAG_MISMATCH", EtagMismatch),
-        ("RATE_LIMITED", RateLimited),
-        ("BUDGET_EXCEEDED", BudgetExceeded),
-        ("DEADLINE_EXCEEDED", DeadlineExceeded),
-        ("INTERNAL", InternalError),
-        ("UNIMPLEMENTED", Unimplemented),
-        ("BODY_TOO_LARGE", RequestTooLarge),
-    ],
-)
+@pytest.mark.parametrize(("reason", "kind"), KINDS)
 async def test_each_reason_is_its_exception_and_is_not_tried_again(
     stand_in: tuple[StandIn, str], route: Route, reason: str, kind: type[LlmrouterError]
 ) -> None:
@@ -121,6 +121,17 @@ async def test_each_reason_is_its_exception_and_is_not_tried_again(
     assert (error.reason, error.code, error.message) == (reason, CODES[reason], f"no: {reason}")
     assert (error.metadata, error.request_id, error.retry_after) == ({"a": "b"}, "told", None)
     assert len(servicer.calls) == 1
+
+
+@pytest.mark.parametrize(("reason", "kind"), [*KINDS, ("UNAVAILABLE", Unavailable)])
+async def test_it_is_the_reason_that_tells_the_exception_and_not_the_code(
+    stand_in: tuple[StandIn, str], reason: str, kind: type[LlmrouterError]
+) -> None:
+    servicer, target = stand_in
+    servicer.behave = refuse(reason, code=grpc.StatusCode.DATA_LOSS)
+    with pytest.raises(LlmrouterError) as caught:
+        await async_route(target, token=TOKEN)
+    assert type(caught.value) is kind
 
 
 def test_every_reason_of_the_api_is_tried_or_has_no_class_of_its_own() -> None:
