@@ -58,6 +58,18 @@ def test_every_code_of_the_gateway_has_its_section_and_every_section_a_code() ->
     assert set(sections) == codes()
 
 
+def test_a_code_of_the_gateway_is_told_in_the_document_with_the_status_of_its_section() -> None:
+    document = json.loads((ROOT / "envoy" / "openapi.json").read_text(encoding="utf-8"))
+    responses = document["paths"]["/v1/chat/completions"]["post"]["responses"]
+    for section in re.split(r"^### ", CODES, flags=re.MULTILINE)[1:]:
+        code = section[1 : section.index("`", 1)]
+        [status] = re.findall(r"\b(?:HTTP|status was) (\d{3})\b", section)
+        told = responses[status]
+        if "$ref" in told:
+            told = document["components"]["responses"][told["$ref"].rpartition("/")[2]]
+        assert f"`{code}`" in json.dumps(told), (code, status)
+
+
 @pytest.mark.parametrize(("file", "pattern"), WHERE_CODES_ARE.items())
 def test_codes_are_still_written_there_in_that_way(file: str, pattern: str) -> None:
     assert re.search(pattern, (ROOT / file).read_text(encoding="utf-8"))
