@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 
 from llmrouter.v2.routing_service_pb2 import RouteRequest, RouteResponse
 from llmrouter_server import errors
+from llmrouter_server.runtime import telemetry
 from llmrouter_server.runtime.auth import Caller, Role
 from llmrouter_server.runtime.grpc_server import make_server
 from llmrouter_server.runtime.interceptor import CallInterceptor
@@ -134,6 +135,7 @@ class Log:
 
     @property
     def text(self) -> str:
+        telemetry.tell()
         return self.written.getvalue()
 
     def lines(self, message: str = "call") -> list[dict[str, Any]]:
@@ -151,6 +153,7 @@ class Log:
 @contextmanager
 def kept_log() -> Iterator[Log]:
     """Keep what the server logs meanwhile."""
+    telemetry.tell()
     logger, kept = logging.getLogger("llmrouter_server"), Log()
     handler, level = logging.StreamHandler(kept.written), logger.level
     handler.setFormatter(JsonLines())

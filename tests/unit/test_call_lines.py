@@ -6,32 +6,41 @@ import asyncio
 import io
 import json
 import logging
+import threading
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import pytest
 
-from llmrouter_server.runtime import call_lines
-from llmrouter_server.runtime.call_lines import LOGGER, MAX_GATHERED, CallLine, Output
+from llmrouter_server.runtime import telemetry
+from llmrouter_server.runtime.call_lines import LOGGER, Call, CallLines, Output
 from llmrouter_server.runtime.telemetry import JsonLines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROUTE = "/llmrouter.v2.RoutingService/Route"
 USER = UUID(int=7)
 
 
-def call_line(request_id: str = "told-1", reason: str | None = None, user_id: UUID | None = USER) -> CallLine:
-    return CallLine(ROUTE, "OK", reason=reason, seconds=0.0123456, request_id=request_id, user_id=user_id)
-
-
-def other_line(message: str) -> logging.LogRecord:
-    return logging.LogRecord("llmrouter_server.test", logging.WARNING, "", 0, message, (), None)
+def a_call(
+    request_id: str = "told-1", reason: str | None = None, user_id: UUID | None = USER, ended_at: float = 1767225600.0
+) -> Call:
+    return Call(ROUTE, "OK", reason, ended_at, 0.0123456, request_id, user_id)
 
 
 @pytest.fixture
-def output() -> Output:
-    made = Output()
+def output() -> Iterator[Output]:
+    telemetry.tell()
+    made, logger = Output(telemetry.tell), logging.getLogger("llmrouter_server")
     made.setFormatter(JsonLines())
     made.setStream(io.StringIO())
-    return made
+    level = logger.level
+    logger.addHandler(made)
+    logger.setLevel(logging.INFO)
+    yield made
+    logger.removeHandler(made)
+    logger.setLevel(level)
 
 
 def written(output: Output) -> list[dict[str, object]]:
@@ -40,31 +49,32 @@ def written(output: Output) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize(("reason", "user_id"), [(None, USER), ("ROLE_REQUIRED", USER), ("UNAUTHENTICATED", None)])
 def test_the_line_of_a_call_is_what_the_encoder_would_write(reason: str | None, user_id: UUID | None) -> None:
-    line, told = call_line(reason=reason, user_id=user_id), {"method": ROUTE, "code": "OK", "reason": reason}
+    call, told = a_call(reason=reason, user_id=user_id), {"method": ROUTE, "code": "OK", "reason": reason}
     told |= {"request_id": "told-1", "user_id": str(user_id) if user_id is not None else None}
     common = logging.makeLogRecord({"name": LOGGER, "levelname": "INFO", "levelno": logging.INFO, "msg": "call"} | told)
-    common.created = line.created
-    assert json.loads(JsonLines().format(line)) == json.loads(JsonLines().format(common)) | {"duration_ms": 12.346}
+    common.created = call.ended_at
+    assert json.loads(call.to_json()) == json.loads(JsonLines().format(common)) | {"duration_ms": 12.346}
 
 
-@pytest.mark.parametrize("created", [1767225599.9999, 1767225600.0, 1767225600.0004, 1767225600.999])
-def test_a_line_tells_the_millisecond_that_it_was_made_in(created: float) -> None:
-    line, common = call_line(), other_line("x")
-    line.created = common.created = created
-    assert json.loads(line.to_json())["ts"] == json.loads(JsonLines().format(common))["ts"]
+@pytest.mark.parametrize("ended_at", [1767225599.9999, 1767225600.0, 1767225600.0004, 1767225600.999])
+def test_a_line_tells_the_millisecond_that_the_call_ended_in(ended_at: float) -> None:
+    common = logging.makeLogRecord({})
+    common.created = ended_at
+    told = json.loads(a_call(ended_at=ended_at).to_json())
+    assert told["ts"] == json.loads(JsonLines().format(common))["ts"]
 
 
-def test_other_handlers_can_format_it_too() -> None:
-    formatted = logging.Formatter("%(levelname)s %(name)s %(message)s %(threadName)s").format(call_line())
-    assert formatted.startswith(f"INFO {LOGGER} call ")
+def test_other_handlers_can_format_them_too() -> None:
+    formatted = logging.Formatter("%(levelname)s %(name)s %(message)s").format(CallLines([a_call()]))
+    assert formatted == f"INFO {LOGGER} call"
 
 
 async def test_lines_of_calls_are_written_together_a_moment_later(
     output: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call_lines, "GATHER_S", 0.0)
-    output.handle(call_line("first"))
-    output.handle(call_line("second"))
+    monkeypatch.setattr(telemetry, "GATHER_S", 0.0)
+    telemetry.ended(a_call("first"))
+    telemetry.ended(a_call("second"))
     assert written(output) == []
     async with asyncio.timeout(10):
         while not written(output):
@@ -73,20 +83,25 @@ async def test_lines_of_calls_are_written_together_a_moment_later(
 
 
 async def test_any_other_line_is_written_at_once_after_those_that_wait(output: Output) -> None:
-    output.handle(call_line("first"))
-    output.handle(other_line("broken"))
-    output.handle(call_line("second"))
+    telemetry.ended(a_call("first"))
+    logging.getLogger("llmrouter_server.test").warning("broken")
+    telemetry.ended(a_call("second"))
     assert [line["message"] for line in written(output)] == ["call", "broken"]
 
 
-async def test_so_many_lines_do_not_wait(output: Output) -> None:
-    for _ in range(MAX_GATHERED):
-        output.handle(call_line())
-    assert len(written(output)) == MAX_GATHERED
-
-
 async def test_what_waits_when_logging_ends_is_written(output: Output) -> None:
-    output.handle(call_line())
-    output.flush()
-    output.flush()
+    telemetry.ended(a_call())
+    output.close()
+    output.close()
     assert len(written(output)) == 1
+
+
+async def test_whoever_asks_at_the_same_time_each_call_is_written_once(output: Output) -> None:
+    for number in range(5000):
+        telemetry.ended(a_call(str(number)))
+    threads = [threading.Thread(target=telemetry.tell) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
+    assert sorted(str(line["request_id"]) for line in written(output)) == sorted(map(str, range(5000)))

@@ -8,6 +8,7 @@ import re
 import time
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
@@ -16,7 +17,9 @@ from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2
 
 from llmrouter.v2.error_reason_pb2 import ErrorReason
+from llmrouter.v2.routing_service_pb2 import RouteRequest, RouteResponse
 from llmrouter_server import errors
+from llmrouter_server.runtime.interceptor import CallInterceptor
 from unit.intercepted_calls import (
     AS_USER,
     PATIENCE_S,
@@ -24,6 +27,7 @@ from unit.intercepted_calls import (
     SECRET,
     USER,
     Log,
+    Verifier,
     call,
     failing,
     good,
@@ -34,8 +38,6 @@ from unit.intercepted_calls import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from llmrouter.v2.routing_service_pb2 import RouteRequest, RouteResponse
 
 ERRORS = {
     "invalid": errors.invalid(("days", "must be from 1 to 365, not 0"), ("a.b", "is required")),
@@ -231,3 +233,23 @@ async def test_a_caller_that_hangs_up_ends_the_work_and_is_logged_as_cancelled(l
         line = await log.line()
     assert (line["code"], line["reason"], line["user_id"]) == ("CANCELLED", None, str(USER.user_id))
     assert not log.lines("unhandled exception")
+
+
+async def test_an_error_is_told_to_the_end_although_the_deadline_has_passed() -> None:
+    told: list[str] = []
+
+    async def abort(code: grpc.StatusCode, *_: object) -> None:
+        await asyncio.sleep(0.01)
+        told.append(code.name)
+        raise grpc.aio.AbortError
+
+    context = SimpleNamespace(
+        invocation_metadata=lambda: (), set_trailing_metadata=lambda _: None, time_remaining=lambda: 0.0, abort=abort
+    )
+    calls = CallInterceptor(cast("Any", Verifier()), longest_s=PATIENCE_S)
+    handler = grpc.unary_unary_rpc_method_handler(good, RouteRequest.FromString, RouteResponse.SerializeToString)
+    calls.add_registered_method_handlers("llmrouter.v2.RoutingService", {"Route": handler})
+    wrapped = cast("Any", calls.service(cast("Any", SimpleNamespace(method=ROUTE))))
+    with pytest.raises(grpc.aio.AbortError):
+        await asyncio.create_task(wrapped.unary_unary(b"", context))
+    assert told == ["UNAUTHENTICATED"]

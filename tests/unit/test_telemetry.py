@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import math
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -220,14 +221,39 @@ def test_a_histograms_buckets_reach_from_what_is_usual_to_what_is_the_most(name:
         assert bounds[-1] >= 10
 
 
-def test_a_child_is_found_once_and_is_the_metrics_own() -> None:
-    counted, timed = (
-        Counter("test_counted", "Test.", ["a"], registry=None),
-        Histogram("test_timed", "Test.", ["a"], registry=None),
-    )
-    assert telemetry.counter(counted, "x") is telemetry.counter(counted, "x") is counted.labels("x")
-    assert telemetry.counter(counted, "y") is counted.labels("y")
-    assert telemetry.histogram(timed, "x") is timed.labels("x")
+def test_a_histograms_child_is_found_once_and_is_its_own() -> None:
+    timed = Histogram("test_timed", "Test.", ["a"], registry=None)
+    assert telemetry.histogram(timed, "x") is telemetry.histogram(timed, "x") is timed.labels("x")
+
+
+def counted(registry: CollectorRegistry, label: str) -> float | None:
+    return registry.get_sample_value("test_counted_total", {"a": label})
+
+
+async def test_what_is_counted_is_told_together_a_moment_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "GATHER_S", 0.0)
+    registry = CollectorRegistry()
+    metric = Counter("test_counted", "Test.", ["a"], registry=registry)
+    telemetry.counter(metric, "x").inc()
+    telemetry.counter(metric, "x").inc(3)
+    telemetry.count(((metric.labels("x"), 2), (metric.labels("y"), 5)))
+    assert counted(registry, "x") == 0
+    async with asyncio.timeout(10):
+        while not counted(registry, "x"):
+            await asyncio.sleep(0)
+    assert (counted(registry, "x"), counted(registry, "y")) == (6, 5)
+
+
+async def test_whoever_reads_the_metrics_misses_nothing() -> None:
+    before = REGISTRY.get_sample_value("llmrouter_cache_reads_total", {"cache": "test", "result": "hit"}) or 0
+    telemetry.counter(telemetry.CACHE, "test", "hit").inc()
+    assert REGISTRY.get_sample_value("llmrouter_cache_reads_total", {"cache": "test", "result": "hit"}) == before + 1
+
+
+def test_a_thread_without_a_loop_counts_at_once() -> None:
+    registry = CollectorRegistry()
+    telemetry.counter(Counter("test_counted", "Test.", ["a"], registry=registry), "x").inc(2)
+    assert counted(registry, "x") == 2
 
 
 WORKER = """

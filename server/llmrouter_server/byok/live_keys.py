@@ -35,8 +35,8 @@ class PlatformKeys:
         self._keys: Mapping[UUID, KeptKey] | None = None
         self._is_stale = True
         self._shared = SharedLook(self._look)
-        self._hit = telemetry.CACHE.labels("platform_keys", "hit")
-        self._miss = telemetry.CACHE.labels("platform_keys", "miss")
+        self._hit = telemetry.counter(telemetry.CACHE, "platform_keys", "hit")
+        self._miss = telemetry.counter(telemetry.CACHE, "platform_keys", "miss")
 
     def changed(self, _payload: str = "") -> None:
         """Note that one has changed, or may have: the next use reads them again."""

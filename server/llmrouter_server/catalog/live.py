@@ -27,8 +27,8 @@ class LiveCatalog:
         self._snapshot: Snapshot | None = None
         self._is_stale = True
         self._read = SharedLook(self._look)
-        self._hit = telemetry.CACHE.labels("catalog", "hit")
-        self._miss = telemetry.CACHE.labels("catalog", "miss")
+        self._hit = telemetry.counter(telemetry.CACHE, "catalog", "hit")
+        self._miss = telemetry.counter(telemetry.CACHE, "catalog", "miss")
 
     def changed(self, _number: str = "") -> None:
         """Note that it has changed, or may have: the next use reads it again."""

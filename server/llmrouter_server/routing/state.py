@@ -72,13 +72,14 @@ class UserStates:
         self._read, self._is_told, self._most, self._now = read, is_told, most, now
         self._states: OrderedDict[UUID, UserState] = OrderedDict()
         self._reading: dict[UUID, object] = {}
-        self._hit = telemetry.CACHE.labels("users", "hit")
-        self._miss = telemetry.CACHE.labels("users", "miss")
+        self._hit = telemetry.counter(telemetry.CACHE, "users", "hit")
+        self._miss = telemetry.counter(telemetry.CACHE, "users", "miss")
         self._size = telemetry.CACHED.labels("users")
 
     async def get(self, user_id: UUID) -> UserState:
         """Return the user's state, with every change that was heard of before."""
-        month = self._now().date().replace(day=1)
+        now = self._now()
+        month = date(now.year, now.month, 1)
         state = self._states.get(user_id)
         if state is not None and state.month == month and self._is_told():
             self._states.move_to_end(user_id)

@@ -10,8 +10,9 @@ import contextlib
 import logging
 import re
 import time
+import types
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
 import uuid_utils
@@ -21,17 +22,18 @@ from google.rpc import error_details_pb2, status_pb2
 
 from llmrouter_server import errors
 from llmrouter_server.runtime import telemetry
-from llmrouter_server.runtime.call_lines import LOGGER, CallLine
+from llmrouter_server.runtime.call_lines import LOGGER, Call
 from llmrouter_server.runtime.roles import METHOD_ROLES, OPEN_SERVICES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 
     from llmrouter_server.runtime.auth import Caller, Role, TokenVerifier
     from llmrouter_server.runtime.tracing import Tracer
 
 log = logging.getLogger(LOGGER)
 
+T = TypeVar("T")
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -86,17 +88,22 @@ class CallInterceptor(grpc.GenericRpcHandler):
             raise NotImplementedError(f"{method} takes a stream, or no protobuf message; neither is wrapped")
 
         async def answer_one(sent: bytes, context: Context) -> bytes:
-            async with self._answering(method, context, self._longest_s):
+            async def answer() -> bytes:
                 response: bytes = write(await one(_read(read, sent), context))  # type: ignore[misc] # it is not None
-            return response
+                return response
+
+            return await self._answering(method, context, self._longest_s).run(answer)
 
         async def answer_many(sent: bytes, context: Context) -> None:
             """Send the parts here, and not as a generator, so that what ends the sending is seen here too."""
-            async with self._answering(method, context, LONGEST_STREAM_S):
+
+            async def answer() -> None:
                 parts = many(_read(read, sent), context)  # type: ignore[misc] # it is not None
                 async with contextlib.aclosing(parts):
                     async for part in parts:
                         await context.write(write(part))
+
+            await self._answering(method, context, LONGEST_STREAM_S).run(answer)
 
         if one is None:
             return grpc.unary_stream_rpc_method_handler(answer_many)
@@ -117,40 +124,59 @@ class Answering:
     A class, and a timer of its own: contextlib and asyncio.timeout would take three times as long.
     """
 
-    __slots__ = ("_context", "_is_late", "_longest_s", "_record", "_task", "_timer", "_verifier")
+    __slots__ = ("_context", "_is_late", "_is_over", "_longest_s", "_record", "_timer", "_verifier")
 
     def __init__(self, record: CallRecord, context: Context, verifier: TokenVerifier, longest_s: float) -> None:
         self._record, self._context, self._verifier, self._longest_s = record, context, verifier, longest_s
-        self._is_late = False
+        self._is_late = self._is_over = False
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def __aenter__(self) -> None:
-        record, context = self._record, self._context
-        context.set_trailing_metadata((("x-request-id", record.request_id),))
-        self._task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment] # every call has its own
-        self._timer = asyncio.get_running_loop().call_later(_time_left(context, self._longest_s), self._expire)
+    @types.coroutine
+    def run(self, answer: Callable[[], Awaitable[T]]) -> Generator[Any, None, T]:
+        """Answer, within the deadline. Its timer begins when there is something to wait for: from memory, never."""
+        running, raised = self._run(answer), None
+        while True:
+            try:
+                awaited = running.send(None) if raised is None else running.throw(raised)
+            except StopIteration as over:
+                return over.value  # type: ignore[no-any-return] # it is what _run returns
+            if self._timer is None and not self._is_over:
+                left_s = _time_left(self._context, self._longest_s)
+                self._timer = asyncio.get_running_loop().call_later(left_s, self._expire, _task())
+            try:
+                yield awaited
+                raised = None
+            except BaseException as thrown:  # noqa: BLE001 - it is for what runs
+                raised = thrown
+
+    async def _run(self, answer: Callable[[], Awaitable[T]]) -> T:
+        record = self._record
+        self._context.set_trailing_metadata((("x-request-id", record.request_id),))
         try:
             record.caller = await self._verifier.verify(_token(record.metadata))
             _require(record.caller, METHOD_ROLES[record.method])
-        except BaseException as raised:  # noqa: BLE001 - it is told, as what the answer raises is
+            _caller.set(record.caller)
+            answered = await answer()
+        except BaseException as raised:  # noqa: BLE001 - it is told
             await self._fail(raised)
-        _caller.set(record.caller)
+        self._end()
+        record.write("OK", None)
+        return answered
 
-    async def __aexit__(self, _: object, raised: BaseException | None, __: object) -> None:
-        if raised is None:
+    def _end(self) -> None:
+        """From here on it cannot be late any more."""
+        self._is_over = True
+        if self._timer is not None:
             self._timer.cancel()
-            self._record.write("OK", None)
-        else:
-            await self._fail(raised)
 
-    def _expire(self) -> None:
+    def _expire(self, task: asyncio.Task[Any]) -> None:
         self._is_late = True
-        self._task.cancel()
+        task.cancel()
 
     async def _fail(self, raised: BaseException) -> NoReturn:
-        self._timer.cancel()
-        record, is_cancelled = self._record, self._task.cancelling() > 0
-        if self._is_late:
-            is_cancelled = self._task.uncancel() > 0
+        self._end()
+        record, task = self._record, _task()
+        is_cancelled = (task.uncancel() if self._is_late else task.cancelling()) > 0
         if isinstance(raised, errors.DomainError):
             error = raised
         elif self._is_late and not is_cancelled and isinstance(raised, (TimeoutError, asyncio.CancelledError)):
@@ -178,13 +204,13 @@ class CallRecord:
 
     def __init__(self, method: str, context: Context, tracer: Tracer | None = None) -> None:
         self.method, self._started = method, time.perf_counter()
-        self.metadata: dict[str, str] = {}
-        for key, value in context.invocation_metadata() or ():
-            if isinstance(value, str):
-                is_more = key == "cookie" and key in self.metadata  # HTTP/2 may split it: RFC 9113, section 8.2.3
-                self.metadata[key] = f"{self.metadata[key]}; {value}" if is_more else value
-        asked = self.metadata.get("x-request-id", "")
-        self.request_id = asked if REQUEST_ID.fullmatch(asked) else str(uuid_utils.uuid4())
+        sent: Any = context.invocation_metadata() or ()
+        self.metadata: dict[str, str] = dict(sent)
+        if "cookie" in self.metadata:  # HTTP/2 may split it: RFC 9113, section 8.2.3
+            self.metadata["cookie"] = "; ".join(value for key, value in sent if key == "cookie")
+        asked = self.metadata.get("x-request-id")
+        is_good = isinstance(asked, str) and REQUEST_ID.fullmatch(asked)
+        self.request_id: str = asked if asked and is_good else str(uuid_utils.uuid4())
         self.caller: Caller | None = None
         self._span = None if tracer is None else tracer.start_span(method, self.metadata, self.request_id)
 
@@ -196,17 +222,16 @@ class CallRecord:
 
     def write(self, code: str, reason: str | None) -> None:
         """Log and count the call, now that it is over."""
-        taken = time.perf_counter() - self._started
-        telemetry.histogram(telemetry.SECONDS, self.method).observe(taken)
-        telemetry.counter(telemetry.REQUESTS, self.method, code).inc()
         if self._span is not None:
             self._span.end(code, reason)
-        if log.isEnabledFor(logging.INFO):
-            user_id = self.caller.user_id if self.caller is not None else None
-            line = CallLine(
-                self.method, code, reason=reason, seconds=taken, request_id=self.request_id, user_id=user_id
-            )
-            log.handle(line)
+        user_id = self.caller.user_id if self.caller is not None else None
+        taken = time.perf_counter() - self._started
+        telemetry.ended(Call(self.method, code, reason, time.time(), taken, self.request_id, user_id))
+
+
+def _task() -> asyncio.Task[Any]:
+    """Return the call's own task; each has one."""
+    return asyncio.current_task()  # type: ignore[return-value]
 
 
 def _time_left(context: Context, longest_s: float) -> float:

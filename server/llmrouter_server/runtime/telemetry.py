@@ -2,23 +2,56 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import logging
 import os
+from collections import Counter, deque
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import prometheus_client
 from prometheus_client import multiprocess
+from prometheus_client.registry import Collector
 
-from llmrouter_server.runtime.call_lines import CallLine, Output
+from llmrouter_server.runtime.call_lines import LOGGER, Call, CallLines, Output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+T = TypeVar("T")
+Increments: TypeAlias = tuple[tuple[prometheus_client.Counter, int], ...]
+
+GATHER_S = 0.05
+"""How long what is told of calls is gathered, and then told together: what a crash of the process may cost."""
 QUICK_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable by which prometheus_client shares counts between processes; `serve --workers` sets it for its own."""
+_IS_SHARED = MULTIPROCESS_DIR in os.environ
+"""Then metrics are told at once: what a worker has counted is in a file, and outlives it however it ends."""
+
+_access = logging.getLogger(LOGGER)
+_counted: deque[Increments] = deque()
+_ended: deque[Call] = deque()
+_unwritten: deque[Call] = deque()
+_timer_of: asyncio.AbstractEventLoop | None = None
+
+
+class _Untold(Collector):
+    """The first that Prometheus reads: nothing that was counted is missing in what it reads next."""
+
+    def describe(self) -> Iterable[prometheus_client.Metric]:
+        return ()
+
+    def collect(self) -> Iterable[prometheus_client.Metric]:
+        tell()
+        return ()
+
+
+prometheus_client.REGISTRY.register(_Untold())
 
 # Every label has a bounded set of values: it is an RPC, a gRPC code, the name of a part of the server, or of the
 # catalogue, which admins write. Gauges of several workers are of those that live: added up, or the worst of them.
@@ -108,14 +141,90 @@ CATALOG_SNAPSHOT = prometheus_client.Gauge(
     multiprocess_mode="livemin",
 )
 
-# Finding the child of a metric by its labels takes twice as long as counting, so each is found once.
-counter: Callable[..., prometheus_client.Counter] = functools.cache(prometheus_client.Counter.labels)
-"""`counter(METRIC, *labels)`: the child of a counter, for code that runs with every call."""
-histogram: Callable[..., prometheus_client.Histogram] = functools.cache(prometheus_client.Histogram.labels)
-"""`histogram(METRIC, *labels)`: the child of a histogram, likewise."""
 
-MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
-"""The variable by which prometheus_client shares counts between processes; `serve --workers` sets it for its own."""
+class Tally:
+    """Counts for a tenth of what the counter itself takes, which is told of it a moment later."""
+
+    __slots__ = ("_one", "child")
+
+    def __init__(self, child: prometheus_client.Counter) -> None:
+        self.child = child
+        self._one = ((child, 1),)
+
+    def inc(self, number: int = 1) -> None:
+        count(self._one if number == 1 else ((self.child, number),))
+
+
+def count(increments: Increments) -> None:
+    """Add to several counters at once."""
+    _counted.append(increments)
+    _tell_soon()
+
+
+@functools.cache
+def counter(metric: prometheus_client.Counter, *labels: str) -> Tally:
+    """Return the child of a counter, for code that runs with every call."""
+    return Tally(metric.labels(*labels))
+
+
+def ended(call: Call) -> None:
+    """Log and count a call that is over."""
+    _ended.append(call)
+    _unwritten.append(call)
+    _tell_soon()
+
+
+# Finding the child of a histogram by its labels takes twice as long as observing, so each is found once.
+histogram: Callable[..., prometheus_client.Histogram] = functools.cache(prometheus_client.Histogram.labels)
+"""`histogram(METRIC, *labels)`: the child of a histogram, for code that runs with every call."""
+
+
+def tell() -> None:
+    """Bring the metrics up to date and write the lines. Any thread may: each item is taken once."""
+    _tell_metrics()
+    calls = tuple(_taken(_unwritten))
+    if calls and _access.isEnabledFor(logging.INFO):
+        _access.handle(CallLines(calls))
+
+
+def _tell_metrics() -> None:
+    for increments, times in Counter(_taken(_counted)).items():
+        for child, number in increments:
+            child.inc(number * times)
+    calls = tuple(_taken(_ended))
+    for (method, code), number in Counter((call.method, call.code) for call in calls).items():
+        REQUESTS.labels(method, code).inc(number)
+    for call in calls:
+        histogram(SECONDS, call.method).observe(call.seconds)
+
+
+def _taken(items: deque[T]) -> Iterable[T]:
+    while True:
+        try:
+            yield items.popleft()
+        except IndexError:
+            return
+
+
+def _tell_soon() -> None:
+    global _timer_of  # noqa: PLW0603 - the metrics are the process's, and so is this
+    if _IS_SHARED:
+        _tell_metrics()
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:  # another thread
+        tell()
+        return
+    if loop is not _timer_of:
+        _timer_of = loop
+        loop.call_later(GATHER_S, _tell_in_time)
+
+
+def _tell_in_time() -> None:
+    global _timer_of  # noqa: PLW0603
+    _timer_of = None
+    tell()
+
 
 LONGEST_LINE = 16_000
 """Bytes of a log line; container runtimes cut lines at 16 KiB."""
@@ -133,7 +242,7 @@ class JsonLines(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        if isinstance(record, CallLine):
+        if isinstance(record, CallLines):
             return record.to_json()
         line = {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info:
@@ -187,7 +296,7 @@ def _cut(text: str, limit: int) -> str:
 
 def configure_logging() -> None:
     """Send every log to standard output, as JSON lines."""
-    handler = Output()
+    handler = Output(tell)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
