@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID, uuid4
 
 import pytest
@@ -68,7 +68,10 @@ class Door:
 
     async def route(self, user: UUID, **asked: Any) -> RouteResponse:
         with calling(user):
-            return await self._service.Route(RouteRequest(**asked), self._context)
+            route = cast("Any", self._service.Route)  # from bytes to bytes
+            return RouteResponse.FromString(
+                await route(route.read(RouteRequest(**asked).SerializeToString()), self._context)
+            )
 
     async def get(self, decision_id: str, user: UUID, role: Role = Role.USER) -> decision_pb2.Decision:
         with calling(user, role):

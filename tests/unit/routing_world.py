@@ -59,12 +59,16 @@ class World:
     kept: list[DecisionRecord] = field(default_factory=list)
     platform: Platform = field(default_factory=Platform)
     models: list[CatalogModel] = field(default_factory=lambda: list(MODELS))
+    snapshot: Snapshot | None = None
+    now: datetime = NOW
 
     async def get(self, _user_id: UUID) -> UserState:
         return self.user
 
     async def current(self) -> Snapshot:
-        return Snapshot(7, tuple(self.models))
+        if self.snapshot is None or self.snapshot.models != tuple(self.models):
+            self.snapshot = Snapshot(7, tuple(self.models))
+        return self.snapshot
 
     def view(self) -> View:
         return self.health
@@ -79,11 +83,14 @@ class World:
 
     def router(self) -> Router:
         me, keys = cast("Any", self), cast("Any", self.platform)
-        return Router(me, me, me, me, platform_keys=keys, now=lambda: NOW)
+        return Router(me, me, me, me, platform_keys=keys, now=lambda: self.now)
 
     async def route(self, level: PowerLevel | None = PowerLevel.ECO, **changes: Any) -> Routed:
-        asked = Asked(USER, level, frozenset(), 0, 3, ONE_MILLION_EACH, "chat")
-        return await self.router().route(replace(asked, **changes))
+        return await self.router().route(asked(level, **changes))
+
+
+def asked(level: PowerLevel | None = PowerLevel.ECO, **changes: Any) -> Asked:
+    return replace(Asked(USER, level, frozenset(), 0, 3, ONE_MILLION_EACH, "chat"), **changes)
 
 
 def fates(decision: Decision) -> tuple[object, ...]:

@@ -66,5 +66,6 @@ class Decisions:
             selection = Selection(self._models, need, facts.live_latencies)
             if (len(self._selections) + 1) * len(self._models) > MOST_VERDICTS:
                 self._selections.clear()
+                self._made.clear()  # a decision keeps its selection
             self._selections[need] = selection
         return selection

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, TypeVar
 
 from llmrouter.v2 import decision_pb2, routing_service_pb2, routing_service_pb2_grpc
 from llmrouter_server import errors
@@ -13,9 +14,10 @@ from llmrouter_server.routing.router import Asked
 from llmrouter_server.routing.scoring import ONE_MILLION_EACH, Scored, Tokens
 from llmrouter_server.runtime.auth import Role
 from llmrouter_server.runtime.fields import Fields
-from llmrouter_server.runtime.interceptor import current_caller
+from llmrouter_server.runtime.interceptor import current_caller, reads
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from uuid import UUID
 
     from llmrouter_server.catalog.store import CatalogStore
@@ -26,9 +28,26 @@ if TYPE_CHECKING:
     from llmrouter_server.routing.store import RoutingStore
     from llmrouter_server.runtime.interceptor import Context
 
+T = TypeVar("T")
+
 DEFAULT_FALLBACKS = 3
 MAX_FALLBACKS = 5
 MAX_TASK_TYPE_CHARS = 64
+MOST_KEPT, MOST_KEPT_BYTES = 4096, 256
+"""How many requests are kept as they were read, and how long each may be."""
+_ID = routing_service_pb2.RouteResponse(decision_id="x" * 36).SerializeToString().removesuffix(b"x" * 36)
+"""What goes before the letters of an id in an answer."""
+
+
+def _kept(read: Callable[..., T]) -> Callable[..., T]:
+    """Remember what was read of a short request, the last argument: the same bytes are the same object again."""
+    kept = functools.lru_cache(maxsize=MOST_KEPT)(read)
+    return lambda *given: (kept if len(given[-1]) <= MOST_KEPT_BYTES else read)(*given)
+
+
+@_kept
+def _request(sent: bytes) -> routing_service_pb2.RouteRequest:
+    return routing_service_pb2.RouteRequest.FromString(sent)
 
 
 class RoutingService(routing_service_pb2_grpc.RoutingServiceServicer):
@@ -37,14 +56,16 @@ class RoutingService(routing_service_pb2_grpc.RoutingServiceServicer):
     def __init__(self, router: Router, store: RoutingStore, log: DecisionLog, catalog: CatalogStore) -> None:
         self._router, self._store, self._log, self._catalog = router, store, log, catalog
 
-    async def Route(
-        self, request: routing_service_pb2.RouteRequest, _context: Context
-    ) -> routing_service_pb2.RouteResponse:
-        routed = await self._router.route(_asked(current_caller().acts_for(request.user_id), request))
-        response = _response(routed)
-        if request.explain:
-            response.explanation.CopyFrom(explain(routed.record, routed.decision))
-        return response
+    @reads(lambda sent: (_request(sent), sent))
+    async def Route(  # type: ignore[override] # see reads
+        self, asked: tuple[routing_service_pb2.RouteRequest, bytes], _context: Context
+    ) -> bytes:
+        request, sent = asked
+        routed = await self._router.route(_asked(current_caller().acts_for(request.user_id), sent))
+        if not request.explain:
+            return _answer(routed)
+        explanation = explain(routed.record, routed.decision)
+        return _answer(routed) + routing_service_pb2.RouteResponse(explanation=explanation).SerializeToString()
 
     async def GetDecision(
         self, request: routing_service_pb2.GetDecisionRequest, _context: Context
@@ -60,7 +81,9 @@ class RoutingService(routing_service_pb2_grpc.RoutingServiceServicer):
         return explain(record, record.facts.decide(snapshot.models))
 
 
-def _asked(user_id: UUID, request: routing_service_pb2.RouteRequest) -> Asked:
+@_kept
+def _asked(user_id: UUID, sent: bytes) -> Asked:
+    request = _request(sent)
     fields = Fields()
     level = read_power_level(fields, "power_level", request.power_level)
     task_type = fields.text("task_type", request.task_type, shortest=0, longest=MAX_TASK_TYPE_CHARS)
@@ -81,12 +104,11 @@ def _asked(user_id: UUID, request: routing_service_pb2.RouteRequest) -> Asked:
     )
 
 
-def _response(routed: Routed) -> routing_service_pb2.RouteResponse:
+def _answer(routed: Routed) -> bytes:
+    """Write the answer. Protobuf messages one after the other are one: each field is in one of them."""
     record, decision = routed.record, routed.decision
     written = decision.once(("answer", record.facts.fallback_count), lambda: _without_id(record, decision))
-    response = routing_service_pb2.RouteResponse(decision_id=str(record.id))
-    response.MergeFromString(written)
-    return response
+    return written + _ID + str(record.id).encode()
 
 
 def _without_id(record: DecisionRecord, decision: Decision) -> bytes:

@@ -53,6 +53,16 @@ def current_caller() -> Caller:
     return _caller.get()
 
 
+def reads(read: Callable[[bytes], Any]) -> Callable[[T], T]:
+    """Let an RPC be given what `read` makes of the request's bytes, and return the answer's bytes itself."""
+
+    def mark(method: T) -> T:
+        method.read = read  # type: ignore[attr-defined]
+        return method
+
+    return mark
+
+
 class CallInterceptor(grpc.GenericRpcHandler):
     """Wraps each RPC once, when it is added, and answers them all.
 
@@ -84,6 +94,7 @@ class CallInterceptor(grpc.GenericRpcHandler):
         one: Callable[..., Any] | None = handler.unary_unary
         many: Callable[..., Any] | None = handler.unary_stream
         read, write = handler.request_deserializer, handler.response_serializer
+        read, write = getattr(one, "read", read), bytes if hasattr(one, "read") else write
         if read is None or write is None or (one is None and many is None):
             raise NotImplementedError(f"{method} takes a stream, or no protobuf message; neither is wrapped")
 
