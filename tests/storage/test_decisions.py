@@ -12,7 +12,7 @@ import pytest
 import uuid_utils.compat as uuid_utils
 from prometheus_client import REGISTRY
 
-from decision_samples import PATIENCE_S, House, decided, keeping, written
+from decision_samples import FACTS, PATIENCE_S, House, decided, keeping, written
 from llmrouter_server import errors
 from llmrouter_server.errors import DomainError
 from llmrouter_server.routing import log as decision_log
@@ -59,6 +59,18 @@ async def test_a_decision_is_found_while_it_waits_and_after_it_is_written(house:
     assert log.find(record.id) == record
     await written(log, record.id)
     assert await house.store.find_decision(record.id) == record
+
+
+async def test_those_of_the_same_facts_are_each_written_as_those_of_others(house: House, log: DecisionLog) -> None:
+    snapshot = await house.catalog.load_snapshot()
+    kinds = [decided(snapshot, replace(FACTS, task_type=task_type)) for task_type in ("one", "two", "three")]
+    records = []
+    for _ in range(4):
+        for record, decision in kinds:
+            records.append(replace(record, id=uuid_utils.uuid7(), user_id=uuid.uuid4()))
+            log.add(records[-1], decision)
+    await written(log, records[-1].id)
+    assert [await is_kept(house, record) for record in records] == [True] * 12
 
 
 async def test_those_that_wait_are_written_when_it_stops(house: House) -> None:

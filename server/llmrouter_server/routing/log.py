@@ -120,19 +120,20 @@ class DecisionLog:
         return True
 
     async def _store_all(self, batch: Sequence[Waiting]) -> None:
-        days = {record.decided_at.date() for record, _, _ in batch}
-        rows = (
-            (
-                record.id,
-                record.decided_at,
-                record.user_id,
-                record.snapshot_number,
-                facts_to_json(record.facts, decision),
-                outcome_to_json(record, decision),
-            )
-            for record, decision, _ in batch
-        )
-        await self._store.write_decisions(list(zip(*rows, strict=True)), days - self._known_days)
+        texts: dict[tuple[int, int], tuple[int, str, str]] = {}
+        """By what they are written of, which decisions share that were made once: number, facts and outcome."""
+        rows, days = [], set()
+        for record, decision, _ in batch:
+            made = id(record.facts), id(decision)
+            text = texts.get(made)
+            if text is None:
+                written = facts_to_json(record.facts, decision), outcome_to_json(record, decision)
+                text = texts[made] = (len(texts) + 1, *written)
+            decided_at = record.decided_at
+            days.add(decided_at.date())
+            rows.append((record.id, decided_at, record.user_id, record.snapshot_number, text[0]))
+        _, facts, outcomes = zip(*texts.values(), strict=True)
+        await self._store.write_decisions([*zip(*rows, strict=True), facts, outcomes], days - self._known_days)
         self._known_days |= days
         for record, _, _ in batch:
             del self._waiting[record.id]

@@ -32,11 +32,17 @@ cross join lateral (
 
 ENSURE_PARTITION = "select llm_decisions_ensure_partition($1)"
 INSERT_DECISIONS = """
+with made as materialized (
+    select number, facts::jsonb, outcome::jsonb
+    from unnest($6::text[], $7::text[]) with ordinality as m (facts, outcome, number)
+)
 insert into llm_decisions (id, decided_at, user_id, snapshot_number, facts, outcome)
-select d.id, d.decided_at, d.user_id, d.snapshot_number, d.facts::jsonb, d.outcome::jsonb
-from unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::bigint[], $5::text[], $6::text[])
-    as d (id, decided_at, user_id, snapshot_number, facts, outcome)
+select d.id, d.decided_at, d.user_id, d.snapshot_number, m.facts, m.outcome
+from unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::bigint[], $5::bigint[])
+    as d (id, decided_at, user_id, snapshot_number, made)
+inner join made as m on m.number = d.made
 on conflict (id, decided_at) do nothing"""
+"""Many decisions are made of the same facts, which so are sent and read once."""
 FIND_DECISION = """
 select id, decided_at, user_id, snapshot_number, facts, outcome from llm_decisions where id = $1 and decided_at = $2"""
 LIST_DECISIONS = """
