@@ -199,10 +199,9 @@ local function is_document(body, headers)
 end
 
 local function judge(handle)
-  local md = metadata(handle)
-  local plan, route = md:get(PLAN), md:get(ROUTE)
-  if not plan or not route then return end
-  local headers = handle:headers()
+  local md, headers = metadata(handle), handle:headers()
+  local plan = md:get(PLAN)
+  if not plan then return end
   local status = headers:get(":status")
   local number, index, _, started = last_attempt(md)
   local now = handle:timestamp()
@@ -216,13 +215,14 @@ local function judge(handle)
       -- Held until it is whole: what breaks, stalls or is cut in its middle can still be had from the next one.
       local body = handle:body(true)
       md, headers, now = metadata(handle), handle:headers(), handle:timestamp() -- those before that wait are stale
-      plan, route = md:get(PLAN), md:get(ROUTE)
       is_wanted = is_document(body, headers)
     end
     note(handle, md, number, index, is_wanted and status or "strange", started, now)
     if is_wanted then return end
+    local route = md:get(ROUTE)
     return after_failure(handle, md, plan, route, headers, false)
   end
+  local route = md:get(ROUTE)
   if tonumber(status) < 400 then -- a redirect is not followed: the key would go elsewhere
     note(handle, md, number, index, "strange", started, now)
     return after_failure(handle, md, plan, route, headers, false)
