@@ -9,7 +9,7 @@ GENERATED = clients envoy server/llmrouter_server/gateway/envoy_api.binpb
 SIDE_BY_SIDE = --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 PROTOS = $(wildcard proto/llmrouter/v2/*.proto)
 
-.PHONY: help up test fuzz bench bench-rivals bench-scale bench-server check install generate lock format clean
+.PHONY: help up test fuzz bench bench-envoy bench-rivals bench-scale bench-server check install generate lock format clean
 .PHONY: check-lint check-types check-layers check-proto check-breaking check-generated check-migrations check-envoy check-deploy
 
 help: ## list the targets
@@ -36,6 +36,9 @@ fuzz: $(INSTALLED) ## hostile requests, CASES=12000 of them; SEED=N repeats a ru
 
 bench: $(INSTALLED) ## measure speed and cost beside plain Envoy and plain gRPC; writes docs/performance.md
 	PYTHONPATH=tests $(BIN)/python -m bench.run $(if $(ROUNDS),--rounds=$(ROUNDS)) $(if $(SECONDS),--seconds=$(SECONDS))
+
+bench-envoy: $(INSTALLED) ## measure what each part of Envoy's configuration costs a request; writes docs/envoy-cost.md
+	PYTHONPATH=tests $(BIN)/python -m bench.envoy_parts --markdown docs/envoy-cost.md $(if $(ROUNDS),--rounds=$(ROUNDS)) $(if $(SECONDS),--seconds=$(SECONDS))
 
 bench-rivals: $(INSTALLED) ## the same beside LiteLLM, Portkey, TensorZero and Bifrost, which it installs; writes docs/rivals.md
 	PYTHONPATH=tests $(BIN)/python -m bench.rivals.run $(if $(ROUNDS),--rounds=$(ROUNDS)) $(if $(SECONDS),--seconds=$(SECONDS))

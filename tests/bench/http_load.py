@@ -202,11 +202,13 @@ async def ask(load: Load) -> dict[str, object]:
         connections.append(each)
     began = time.perf_counter()
     done.begin(connections)
-    async with asyncio.timeout(load.seconds + LATE_S):
-        await done.over
+    try:
+        async with asyncio.timeout(load.seconds + LATE_S):
+            await done.over
+    finally:
+        for each in connections:
+            each.close()
     took = time.perf_counter() - began
-    for each in connections:
-        each.close()
     return {"answers": done.answers, "per_s": done.answers / took, "latencies_s": done.latencies_s}
 
 
