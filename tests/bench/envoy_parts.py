@@ -224,6 +224,7 @@ async def main() -> None:
         "rounds": chosen.rounds,
         "seconds": chosen.seconds,
         "cores": Cores.of_this_machine().told,
+        "load": os.getloadavg()[0],
     }
     text = markdown(about, found)
     if chosen.markdown:

@@ -30,6 +30,7 @@ def markdown(about: Mapping[str, Any], found: Mapping[str, Mapping[str, Sequence
         f"- {about['date']}, commit {about['commit']}",
         f"- {about['cpus']} CPUs, {about['cpu']}, {about['memory_gib']} GiB, {about['system']}",
         "- " + ", ".join(f"{name} {number}" for name, number in about["versions"].items()),
+        f"- load average at the end: {about['load']:.0f}; above 3 there was other work, and all of it is dearer",
     ]
     for door, costs in found.items():
         whole = quantile(costs[OURS], QUIET)

@@ -21,6 +21,6 @@ async def test_each_part_can_be_left_out_and_costs_something(door: Door) -> None
     assert list(found) == [OURS, *(part.name for part in door.parts), AGAIN, PLAIN]
     assert all(us > 0 for [us] in found.values())
     assert not any(map(is_alive, pids))
-    text = markdown(machine(ROOT) | {"rounds": 1, "seconds": 0.02, "cores": "shared"}, {door.name: found})
+    text = markdown(machine(ROOT) | {"rounds": 1, "seconds": 0.02, "cores": "shared", "load": 2.0}, {door.name: found})
     assert f"| {OURS} | " in text
     assert str(ROOT) not in text
