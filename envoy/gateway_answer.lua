@@ -167,6 +167,11 @@ function envoy_on_response(handle)
   local headers = handle:headers()
   local status, kind = headers:get(":status"), headers:get("content-type") or ""
   local number, index = last_attempt(attempts)
+  if index and #plan.candidates > index then -- nobody asks after those that were not tried: reports are the shorter
+    local tried = {}
+    for each = 1, index do tried[each] = plan.candidates[each] end
+    md:set(PLAN, "candidates", tried)
+  end
   local retry_after = tonumber(status) >= 400 and headers:get("retry-after")
   local dropped = {}
   for name in pairs(headers) do if not KEPT[name] then dropped[#dropped + 1] = name end end

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from gateway import refusals
+from gateway.chat_stack import PATIENCE_S
 from gateway.refusals import status
 
 if TYPE_CHECKING:
@@ -66,6 +68,18 @@ async def test_every_attempt_carries_the_requests_own_id_and_nothing_of_the_clie
         }
         assert each.headers["user-agent"] == "llmrouter"
     await chat.recorded(world)
+
+
+async def test_the_journal_names_the_providers_that_were_tried_and_no_others(chat: ChatStack, world: World) -> None:
+    world.a.behave(status(500))
+    body = json.dumps({"model": world.model, "messages": [{"role": "user", "content": "x"}]}).encode()
+    decision_id = (await chat.post(world, body)).headers["x-llmrouter-decision-id"]
+    await chat.recorded(world)
+    async with asyncio.timeout(PATIENCE_S):
+        while decision_id not in (written := chat.stack.journal.read_text(encoding="utf-8")):
+            await asyncio.sleep(0.05)  # Envoy writes it every 0.2 s
+    [line] = [json.loads(each) for each in written.splitlines() if decision_id in each]
+    assert [each["provider_id"] for each in line["plan"]["candidates"]] == [str(world.ids[name]) for name in "AB"]
 
 
 # Keys
