@@ -135,7 +135,7 @@ class Gateway:
     def __init__(self, database: Database, models: Mapping[str, uuid.UUID]) -> None:
         self.database, self.models, self.now = database, models, NOW
         self.budget = BudgetStore(database)
-        self.store = GatewayRequestStore(database, self.budget, most_at_once=3)
+        self.store = GatewayRequestStore(database, most_at_once=3)
         self.requests = OpenRequests(self.store, lasts=LASTS)
         self.recorder: UsageRecorder = quiet_recorder(usage_store(database))
         self.reporter = Reporter(self.recorder, self.store, self.budget, lambda: self.now)

@@ -241,7 +241,7 @@ def _build(
     )
     gateway: tuple[Part, ...] = ()
     if settings.gateway_address is not None:
-        requests = GatewayRequestStore(database, budget, most_at_once=settings.gateway_concurrency)
+        requests = GatewayRequestStore(database, most_at_once=settings.gateway_concurrency)
         reporter = Reporter(recorder, requests, budget)
         opening = OpenRequests(requests, lasts=KEPT_OPEN - SPARE)
         patience = Patience(settings.gateway_stream_s, settings.gateway_answer_s)

@@ -137,7 +137,7 @@ async def keeper(doomed: ChatStack) -> AsyncIterator[Bookkeeper]:
     database = Database(doomed.stack.database_url, min_size=1, max_size=3)
     budget = BudgetStore(database)
     recorder = UsageRecorder(UsageStore(database, budget), observe=lambda _: None, keys=_NoKeys())
-    requests = GatewayRequestStore(database, budget, most_at_once=0)
+    requests = GatewayRequestStore(database, most_at_once=0)
     async with AsyncExitStack() as parts:
         for part in (database, recorder):
             await part.start()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import uuid
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,8 @@ from gateway_samples import LASTS, NOW, Gateway, candidate, money_for, plan
 from llmrouter_server import errors
 from llmrouter_server.audit.key_reads import KeyRead
 from llmrouter_server.audit.store import KeyReadStore
-from llmrouter_server.gateway import store as gateway_store
-from llmrouter_server.gateway.store import Opening, OpenRequests
+from llmrouter_server.audit.verify import verify
+from llmrouter_server.gateway.store import GatewayRequestStore, Opening, OpenRequests
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,18 +126,77 @@ async def test_what_the_budget_has_no_room_for_is_not_noted_and_its_keys_are_not
     assert {each.read.decision_id for each in audited} == {each.decision_id for each in (fits, free, next_one)}
 
 
-async def test_when_the_audit_cannot_be_written_nothing_is_noted_or_held(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def append(*_: object) -> None:
-        raise errors.unavailable()
-
-    monkeypatch.setattr(gateway_store, "append_reads", append)
-    made = plan(held=True)
+async def test_when_the_audit_cannot_be_written_nothing_is_noted_or_held(gateway: Gateway) -> None:
+    made, nobody = plan(held=True), uuid.uuid4()
     with pytest.raises(errors.DomainError, match="try again"):
-        await gateway.requests.open(made, money_for(made), [reading(made, await a_provider(gateway))])
+        await gateway.requests.open(made, money_for(made), [reading(made, nobody)])
     books = await gateway.books(made.user_id)
     assert (books.open, books.held, books.holds) == (0, 0, 0)
+
+
+async def test_what_there_is_no_room_for_leaves_it_to_what_comes_after_it(gateway: Gateway) -> None:
+    user = uuid.uuid4()
+    batch = [plan(user_id=user) for _ in range(3)]
+    amounts = (Decimal(6), Decimal(5), Decimal(4))
+    openings = [
+        Opening(each, each.decided_at + LASTS, money_for(each, amount, Decimal(10)))
+        for each, amount in zip(batch, amounts, strict=True)
+    ]
+    assert await gateway.store.open(openings) == [True, False, True]
+    books = await gateway.books(user)
+    assert (books.open, books.held, books.holds) == (2, Decimal(10), Decimal(10))
+
+
+async def test_a_batch_from_the_turn_of_a_month_goes_into_both_chains(gateway: Gateway, database_url: str) -> None:
+    provider, user = await a_provider(gateway), uuid.uuid4()
+    moments = [NOW + timedelta(days=days) for days in (1, 0, 2)]
+    openings = [
+        Opening(made, made.decided_at + LASTS, reads=(replace(reading(made, provider), read_at=made.decided_at),))
+        for made in (plan(decided_at=moment, user_id=user) for moment in moments)
+    ]
+    assert await gateway.store.open(openings) == [True] * 3
+    audited = await KeyReadStore(gateway.database).list(user, key_id=None, after=None, limit=10)
+    assert [each.read.read_at for each in audited] == [moments[2], moments[0], moments[1]]
+    assert await verify(database_url, lambda _: None) == 0
+
+
+async def test_replicas_that_open_for_the_same_users_never_wait_in_a_circle_or_overspend(
+    gateway: Gateway, database_url: str
+) -> None:
+    """Postgres would end one of two transactions that wait for each other; here it never has to."""
+    provider, draw = await a_provider(gateway), random.Random(3)
+    users, budget = [uuid.uuid4() for _ in range(5)], Decimal(30)
+    stores = [GatewayRequestStore(gateway.database, most_at_once=40) for _ in range(4)]
+
+    async def replica(store: GatewayRequestStore) -> int:
+        opened = 0
+        for _ in range(6):
+            batch = [plan(user_id=draw.choice(users), decided_at=NOW + timedelta(minutes=n % 2)) for n in range(12)]
+            openings = [
+                Opening(
+                    each,
+                    each.decided_at + LASTS,
+                    money_for(each, Decimal(draw.randrange(1, 5)), budget),
+                    (replace(reading(each, provider), read_at=each.decided_at),),
+                )
+                for each in batch
+            ]
+            outcomes = await store.open(openings)
+            opened += outcomes.count(True)
+            ended = [each.decision_id for each in batch if draw.random() < 0.2]
+            await store.close(ended)
+            for each in ended:
+                await gateway.budget.release(each)
+        return opened
+
+    opened = sum(await asyncio.gather(*map(replica, stores)))
+    held = [await gateway.budget.state(user, month) for user in users for month in (date(2026, 3, 1), date(2026, 4, 1))]
+    books = [await gateway.books(user) for user in users]
+    assert all(each.held_usd <= budget for each in held)
+    assert [each.held for each in books] == [each.holds for each in books]
+    audited = [await KeyReadStore(gateway.database).list(user, key_id=None, after=None, limit=500) for user in users]
+    assert sum(map(len, audited)) == opened > 100
+    assert await verify(database_url, lambda _: None) == 0
 
 
 async def test_a_request_that_is_given_up_while_it_is_opened_is_closed_all_the_same(

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from llmrouter_server.budget import store as budget_store
-from llmrouter_server.budget.ledger import BudgetState, HoldRequest
+from llmrouter_server.budget.ledger import BudgetState
 from llmrouter_server.budget.store import BudgetStore
 from usage_samples import NOW, attempt, model_ids, report, usage_store
 
@@ -67,53 +67,22 @@ async def open_holds(database: Database, user: uuid.UUID) -> list[Decimal]:
     return [row["amount_usd"] for row in rows]
 
 
-async def test_a_batch_is_granted_in_its_order_as_far_as_each_month_has_room(
-    budgets: BudgetStore, database: Database
-) -> None:
-    first, second, new = sorted(uuid.uuid4() for _ in range(3))
+async def test_each_month_of_each_user_has_its_own_room(budgets: BudgetStore, database: Database) -> None:
+    first, second, new = (uuid.uuid4() for _ in range(3))
+    in_april, before = NOW + timedelta(minutes=1), uuid.uuid4()
     assert await hold(budgets, first, Decimal(4))
-    held_before = uuid.uuid4()
-    assert await hold(budgets, second, ONE, held_before)
-
-    def asked(user: uuid.UUID, amount: int, id_: uuid.UUID | None = None, month: date = MARCH) -> HoldRequest:
-        return HoldRequest(id_ or uuid.uuid4(), user, month, Decimal(amount), TEN, NOW, NOW + TTL)
-
-    batch = [
-        asked(second, 9),
-        asked(first, 5),
-        asked(first, 1),
-        asked(first, 1),  # its budget of 10 is full
-        asked(new, 10),
-        asked(new, 11, month=APRIL),
-        asked(second, 1, held_before),  # again
-    ]
-    granted = [True, True, True, False, True, False, True]
-    async with database.transaction() as connection:
-        held = await budgets.hold_all(connection, batch)
-    assert held == {each.id for each, is_granted in zip(batch, granted, strict=True) if is_granted}
+    assert await hold(budgets, second, ONE, before)
+    assert await hold(budgets, second, Decimal(9))
+    assert await hold(budgets, first, Decimal(6))
+    assert not await hold(budgets, first, ONE)
+    assert await hold(budgets, new, TEN)
+    assert not await hold(budgets, new, Decimal(11), now=in_april)
+    assert await hold(budgets, second, ONE, before)  # again
     assert await budgets.state(first, MARCH) == BudgetState(Decimal(0), TEN)
     assert await budgets.state(second, MARCH) == BudgetState(Decimal(0), TEN)
     assert await budgets.state(new, MARCH) == BudgetState(Decimal(0), TEN)
     assert await budgets.state(new, APRIL) == BudgetState()
     assert sorted(await open_holds(database, second)) == [ONE, Decimal(9)]
-
-
-async def test_batches_at_once_never_grant_more_than_there_is(budgets: BudgetStore, database: Database) -> None:
-    users = [uuid.uuid4() for _ in range(3)]
-
-    async def write(number: int) -> set[uuid.UUID]:
-        mixed = users[number % 3 :] + users[: number % 3]  # each writer has them in another order
-        batch = [HoldRequest(uuid.uuid4(), user, MARCH, ONE, TEN, NOW, NOW + TTL) for user in mixed * 3]
-        async with database.transaction() as connection:
-            return await budgets.hold_all(connection, batch)
-
-    granted = await asyncio.gather(*(write(number) for number in range(6)))
-    assert sum(map(len, granted)) <= 30
-    for user in users:
-        state = await budgets.state(user, MARCH)
-        assert state.held_usd <= TEN
-        assert state.held_usd == sum(await open_holds(database, user))
-    assert sum(map(len, granted)) == sum([len(await open_holds(database, user)) for user in users])
 
 
 async def test_holds_are_granted_up_to_the_budget_and_no_further(budgets: BudgetStore) -> None:

@@ -77,9 +77,12 @@ def month_name(month: date) -> str:
 
 def canonical_bytes(month: date, sequence: int, read: KeyRead) -> bytes:
     """Return the bytes of a row that its hash covers: the same for what is written and what is read back."""
+    return f'["{month_name(month)}",{sequence}{hashed_after_sequence(read)}'.encode()
+
+
+def hashed_after_sequence(read: KeyRead) -> str:
+    """Return the part of a row that its hash covers and that is known before its place in the chain is."""
     values = (
-        month_name(month),
-        sequence,
         read.read_at.astimezone(UTC).isoformat(timespec="microseconds"),
         str(read.user_id),
         str(read.provider_id),
@@ -89,7 +92,7 @@ def canonical_bytes(month: date, sequence: int, read: KeyRead) -> bytes:
         read.purpose,
         str(read.decision_id) if read.decision_id is not None else None,
     )
-    return json.dumps(values, separators=(",", ":")).encode()
+    return "," + json.dumps(values, separators=(",", ":"))[1:]
 
 
 def chained_hash(previous: bytes, month: date, sequence: int, read: KeyRead) -> bytes:

@@ -5,34 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmrouter_server.audit.key_reads import ChainedRead, KeyRead, Link, extend
+from llmrouter_server.audit.key_reads import ChainedRead, KeyRead, Link, hashed_after_sequence
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Sequence
     from datetime import date
     from uuid import UUID
 
     from llmrouter_server.runtime.database import Database
 
-# The lock of this row makes one chain of what several replicas write.
-LOCK_HEAD = "select sequence, hash from llm_key_read_heads where month = $1 for update"
-ENSURE_HEAD = """
-insert into llm_key_read_heads (month, sequence, hash) values ($1, $2, $3)
-on conflict (month) do nothing"""
-
-APPEND = """
-with head as (
-    update llm_key_read_heads set sequence = $2, hash = $3 where month = $1
-)
-insert into llm_key_reads (
-    month, sequence, read_at, user_id, provider_id, key_id, payer, reader_id, purpose, decision_id, hash
-)
-select $1, r.sequence, r.read_at, r.user_id, r.provider_id, r.key_id, r.payer, r.reader_id, r.purpose, r.decision_id,
-    r.hash
-from unnest(
-    $4::bigint[], $5::timestamptz[], $6::uuid[], $7::uuid[], $8::uuid[], $9::text[], $10::uuid[], $11::text[],
-    $12::uuid[], $13::bytea[]
-) as r (sequence, read_at, user_id, provider_id, key_id, payer, reader_id, purpose, decision_id, hash)"""
+APPEND = "select llm_key_reads_append($1)"
 
 LIST_OF_USER = """
 select r.month, r.sequence, r.read_at, r.user_id, r.provider_id, p.name as provider_name, r.key_id, r.payer,
@@ -84,8 +66,8 @@ class KeyReadStore:
 
     async def append(self, reads: Sequence[KeyRead]) -> None:
         """Hang readings onto their months' chains, all or none; those of a month stay in their order."""
-        async with self._database.transaction() as connection:
-            await append(connection, reads)
+        async with self._database.connection() as connection:
+            await connection.execute(APPEND, [reading_row(read) for read in reads])
 
     async def list(
         self, user_id: UUID, *, key_id: UUID | None, after: tuple[date, int] | None, limit: int
@@ -97,13 +79,20 @@ class KeyReadStore:
         return [ListedRead(row["month"], row["sequence"], row["provider_name"], _key_read(row)) for row in rows]
 
 
-async def append(connection: Any, reads: Iterable[KeyRead]) -> None:  # noqa: ANN401 - asyncpg has no types
-    """Hang readings onto their months' chains, inside a transaction; those of a month stay in their order."""
-    by_month: dict[date, list[KeyRead]] = {}
-    for read in reads:
-        by_month.setdefault(read.month, []).append(read)
-    for month in sorted(by_month):  # locks are taken in the same order everywhere
-        await _append(connection, extend(month, await _lock_head(connection, month), by_month[month]))
+def reading_row(read: KeyRead) -> tuple[object, ...]:
+    """Return it as Postgres' type llm_key_reading."""
+    return (
+        read.month,
+        read.read_at,
+        read.user_id,
+        read.provider_id,
+        read.key_id,
+        read.payer,
+        read.reader_id,
+        read.purpose,
+        read.decision_id,
+        hashed_after_sequence(read),
+    )
 
 
 async def months(connection: Any, only: date | None) -> dict[date, int]:  # noqa: ANN401 - asyncpg has no types
@@ -121,35 +110,6 @@ async def read_month(connection: Any, month: date) -> AsyncIterator[ChainedRead]
     """Return the month's rows in order, a thousand at a time; inside a transaction."""
     async for row in connection.cursor(READ_MONTH, month, prefetch=ROWS_AT_ONCE):
         yield ChainedRead(month, row["sequence"], _key_read(row), row["hash"])
-
-
-async def _lock_head(connection: Any, month: date) -> Link:  # noqa: ANN401 - asyncpg has no types
-    row = await connection.fetchrow(LOCK_HEAD, month)
-    if row is None:
-        first = Link.before_first(month)
-        await connection.execute(ENSURE_HEAD, month, first.sequence, first.hash)
-        row = await connection.fetchrow(LOCK_HEAD, month)
-    return Link(row["sequence"], row["hash"])
-
-
-async def _append(connection: Any, rows: list[ChainedRead]) -> None:  # noqa: ANN401 - asyncpg has no types
-    last, reads = rows[-1], [row.read for row in rows]
-    await connection.execute(
-        APPEND,
-        last.month,
-        last.sequence,
-        last.hash,
-        [row.sequence for row in rows],
-        [read.read_at for read in reads],
-        [read.user_id for read in reads],
-        [read.provider_id for read in reads],
-        [read.key_id for read in reads],
-        [read.payer for read in reads],
-        [read.reader_id for read in reads],
-        [read.purpose for read in reads],
-        [read.decision_id for read in reads],
-        [row.hash for row in rows],
-    )
 
 
 def _key_read(row: Any) -> KeyRead:  # noqa: ANN401 - asyncpg has no types

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from llmrouter_server.budget.ledger import BudgetState, Hold, HoldRequest, rounded_up
+from llmrouter_server.budget.ledger import BudgetState, Hold, rounded_up
 from llmrouter_server.usage.period import month_of
 from llmrouter_server.usage.rows import columns
 
@@ -23,45 +23,7 @@ if TYPE_CHECKING:
 
 EXPIRE_BATCH = 500
 
-# One statement, so one transaction. Of a user's month as many are granted, in the order of the batch, as there is room
-# for, going by its row of the ledger, which is locked first. A month without one gets it here; when somebody else is
-# quicker with that, the last condition counts.
-HOLD = """
-with asked as (
-    select a.*, sum(amount_usd) over (partition by user_id, month order by place) as up_to_here
-    from unnest(
-        $1::uuid[], $2::uuid[], $3::date[], $4::numeric[], $5::numeric[], $6::timestamptz[], $7::timestamptz[]
-    ) with ordinality as a (id, user_id, month, amount_usd, budget_usd, created_at, expires_at, place)
-    where not exists (select 1 from llm_budget_holds h where h.id = a.id)
-),
-taken as materialized (
-    select l.user_id, l.month, l.spent_usd + l.held_usd as usd from llm_budget_ledger l
-    where (l.user_id, l.month) in (select user_id, month from asked)
-    order by l.user_id, l.month for update
-),
-granted as (
-    select a.* from asked a left join taken t on t.user_id = a.user_id and t.month = a.month
-    where coalesce(t.usd, 0) + a.up_to_here <= a.budget_usd
-),
-charged as (
-    insert into llm_budget_ledger as l (user_id, month, held_usd)
-    select user_id, month, sum(amount_usd) from granted group by user_id, month order by user_id, month
-    on conflict (user_id, month) do update set held_usd = l.held_usd + excluded.held_usd
-    where l.spent_usd + l.held_usd + excluded.held_usd <= (
-        select min(g.budget_usd) from granted g where g.user_id = excluded.user_id and g.month = excluded.month
-    )
-    returning user_id, month
-),
-held as (
-    insert into llm_budget_holds (id, user_id, month, amount_usd, created_at, expires_at)
-    select g.id, g.user_id, g.month, g.amount_usd, g.created_at, g.expires_at
-    from granted g inner join charged c on c.user_id = g.user_id and c.month = g.month
-    returning id
-)
-select id from held
-union all
-select h.id from llm_budget_holds h
-inner join unnest($1::uuid[], $2::uuid[]) as a (id, user_id) on a.id = h.id and a.user_id = h.user_id"""
+HOLD = "select llm_budget_hold($1, $2, $3, $4, $5, $6, $7)"
 
 RELEASE = """
 with closed as (
@@ -119,31 +81,11 @@ class BudgetStore:
         """
         if budget is None or amount == 0:
             return True
-        asked = HoldRequest(hold_id, user_id, month_of(now), amount, budget, now, now + ttl)
+        asked = hold_id, user_id, month_of(now), rounded_up(amount), budget, now, now + ttl
         async with self._database.connection() as connection:
             with contextlib.suppress(asyncpg.UniqueViolationError):
-                if await self.hold_all(connection, [asked]):
-                    return True
-            return bool(await self.hold_all(connection, [asked]))  # somebody else may have been at the same
-
-    async def hold_all(self, connection: Any, asked: Sequence[HoldRequest]) -> set[UUID]:  # noqa: ANN401 - asyncpg has no types
-        """Set aside what there is room for, inside a transaction, and return the ids of what is on hold then.
-
-        In a batch for one user's month a small amount may be refused that comes after a large one that was.
-        """
-        rows = [
-            (
-                each.id,
-                each.user_id,
-                each.month,
-                rounded_up(each.amount_usd),
-                each.budget_usd,
-                each.created_at,
-                each.expires_at,
-            )
-            for each in asked
-        ]
-        return {row["id"] for row in await connection.fetch(HOLD, *columns(rows, 7))}
+                return bool(await connection.fetchval(HOLD, *asked))
+            return bool(await connection.fetchval(HOLD, *asked))  # somebody else was at the same
 
     async def release(self, hold_id: UUID) -> None:
         """Give back what is held for a decision that will not be recorded; one that is closed already is left alone."""

@@ -139,7 +139,7 @@ async def reconcile_file(
     budget = BudgetStore(database)
     recorder = UsageRecorder(UsageStore(database, budget), observe=lambda _: None, keys=_NoKeys())
     # It opens none, so that none is too many.
-    reporter = Reporter(recorder, GatewayRequestStore(database, budget, most_at_once=0), budget)
+    reporter = Reporter(recorder, GatewayRequestStore(database, most_at_once=0), budget)
     journal, total = Journal(path, reporter), Reconciled()
     async with contextlib.AsyncExitStack() as stack:
         for part in (database, recorder):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llmrouter_server import errors
-from llmrouter_server.audit.store import append as append_reads
+from llmrouter_server.audit.store import reading_row
+from llmrouter_server.budget.ledger import rounded_up
 from llmrouter_server.gateway.plan import Plan
 from llmrouter_server.runtime.group_commit import GroupCommit
-from llmrouter_server.usage.rows import columns
+from llmrouter_server.usage.period import month_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
     from llmrouter_server.audit.key_reads import KeyRead
     from llmrouter_server.budget.ledger import HoldRequest
-    from llmrouter_server.budget.store import BudgetStore
     from llmrouter_server.runtime.database import Database
 
 log = logging.getLogger(__name__)
@@ -29,33 +30,10 @@ log = logging.getLogger(__name__)
 LEASE = timedelta(minutes=1)
 """How long whoever records a lost request has for it, before another one may try."""
 RETRY_AFTER_S = 1
+OPENED, TOO_MANY = "OPENED", "TOO_MANY"
+"""What OPEN says of a request; anything else: the budget has no room for it."""
 
-# Of each user as many are opened as there is room for, in the order of the batch. What expired takes no room.
-OPEN = """
-with asked as (
-    select decision_id, user_id, plan, expires_at,
-        row_number() over (partition by user_id order by place) as number
-    from unnest($1::uuid[], $2::uuid[], $3::jsonb[], $4::timestamptz[])
-        with ordinality as a (decision_id, user_id, plan, expires_at, place)
-    where not exists (select 1 from llm_gateway_requests r where r.decision_id = a.decision_id)
-),
-under_way as (
-    select user_id, count(*) as requests from llm_gateway_requests
-    where user_id = any ($2) and expires_at > $5::timestamptz
-    group by user_id
-),
-opened as (
-    insert into llm_gateway_requests (decision_id, user_id, plan, expires_at)
-    select a.decision_id, a.user_id, a.plan, a.expires_at
-    from asked a left join under_way u on u.user_id = a.user_id
-    where coalesce(u.requests, 0) + a.number <= $6
-    order by a.decision_id
-    on conflict (decision_id) do nothing
-    returning decision_id
-)
-select decision_id from opened
-union all
-select decision_id from llm_gateway_requests where decision_id = any ($1)"""
+OPEN = "select llm_gateway_open($1, $2, $3, $4)"
 
 # Whoever changes several requests takes them in one order.
 CLOSE = """
@@ -100,6 +78,14 @@ class Opening:
     reads: tuple[KeyRead, ...] = ()
     """Of the credentials that go along."""
 
+    def row(self) -> tuple[object, ...]:
+        """Return it as Postgres' type llm_gateway_opening."""
+        plan, money = self.plan, self.money
+        noted = plan.decision_id, plan.user_id, json.dumps(plan.to_dict()), self.expires_at
+        if money is None:
+            return *noted, month_of(plan.decided_at), None, None, None, None
+        return *noted, money.month, rounded_up(money.amount_usd), money.budget_usd, money.created_at, money.expires_at
+
 
 class GatewayRequestStore:
     """Keeps the requests under way, of each user at most `most_at_once`.
@@ -109,8 +95,8 @@ class GatewayRequestStore:
     milliseconds that a statement takes.
     """
 
-    def __init__(self, database: Database, budget: BudgetStore, *, most_at_once: int) -> None:
-        self._database, self._budget, self._most_at_once = database, budget, most_at_once
+    def __init__(self, database: Database, *, most_at_once: int) -> None:
+        self._database, self._most_at_once = database, most_at_once
 
     async def open(self, batch: Sequence[Opening]) -> list[bool | errors.DomainError]:
         """Keep requests, hold their money and write the readings of their keys: for each request all of it, or nothing.
@@ -118,37 +104,13 @@ class GatewayRequestStore:
         Return an outcome for each: True; False when the budget has no room for it; RATE_LIMITED when its user has too
         many under way. One that is open already stays as it is.
         """
-        async with self._database.transaction() as connection:
-            opened = await self._note(connection, batch)
-            unheld = await self._hold(connection, [each for each in batch if each.plan.decision_id in opened])
-            await append_reads(
-                connection,
-                [
-                    read
-                    for each in batch
-                    if each.plan.decision_id in opened and each.plan.decision_id not in unheld
-                    for read in each.reads
-                ],
-            )
-        return [
-            each.plan.decision_id not in unheld if each.plan.decision_id in opened else self._too_many()
-            for each in batch
-        ]
-
-    async def _note(self, connection: Any, batch: Sequence[Opening]) -> set[UUID]:  # noqa: ANN401 - asyncpg has no types
-        rows = [(each.plan.decision_id, each.plan.user_id, each.plan.to_dict(), each.expires_at) for each in batch]
+        readings = [reading_row(read) for each in batch for read in each.reads]
         now = max(each.plan.decided_at for each in batch)
-        return {row["decision_id"] for row in await connection.fetch(OPEN, *columns(rows, 4), now, self._most_at_once)}
-
-    async def _hold(self, connection: Any, batch: Sequence[Opening]) -> set[UUID]:  # noqa: ANN401
-        """Hold their money, and forget again and return those for which there is no room."""
-        asked = [each.money for each in batch if each.money is not None]
-        if not asked:
-            return set()
-        unheld = {each.id for each in asked} - await self._budget.hold_all(connection, asked)
-        if unheld:
-            await connection.execute(CLOSE, list(unheld))
-        return unheld
+        async with self._database.connection() as connection:
+            outcomes = await connection.fetchval(
+                OPEN, [each.row() for each in batch], readings, now, self._most_at_once
+            )
+        return [self._too_many() if outcome == TOO_MANY else outcome == OPENED for outcome in outcomes]
 
     async def close(self, ids: Collection[UUID]) -> None:
         """Forget requests: they are recorded, or were never made."""
