@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import uuid_utils.compat as uuid_utils
 
-from llmrouter_server.budget.store import BudgetStore
 from llmrouter_server.usage.record import Report
 from llmrouter_server.usage.recorder import UsageRecorder
 from llmrouter_server.usage.store import UsageStore
@@ -58,7 +57,7 @@ class NoKeys:
 
 
 def usage_store(database: Database) -> UsageStore:
-    return UsageStore(database, BudgetStore(database))
+    return UsageStore(database)
 
 
 def quiet_recorder(store: UsageStore) -> UsageRecorder:

@@ -171,7 +171,7 @@ def _build(
         KeyReadStore(database),
         BudgetStore(database),
     )
-    usage, routing, health_store = UsageStore(database, budget), RoutingStore(database), HealthStore(database)
+    usage, routing, health_store = UsageStore(database), RoutingStore(database), HealthStore(database)
 
     # What is kept in memory, and how it is kept true.
     live = LiveCatalog(catalog, lambda: notifications.is_live)

@@ -136,7 +136,7 @@ async def doomed() -> AsyncIterator[ChatStack]:
 async def keeper(doomed: ChatStack) -> AsyncIterator[Bookkeeper]:
     database = Database(doomed.stack.database_url, min_size=1, max_size=3)
     budget = BudgetStore(database)
-    recorder = UsageRecorder(UsageStore(database, budget), observe=lambda _: None, keys=_NoKeys())
+    recorder = UsageRecorder(UsageStore(database), observe=lambda _: None, keys=_NoKeys())
     requests = GatewayRequestStore(database, most_at_once=0)
     async with AsyncExitStack() as parts:
         for part in (database, recorder):

@@ -76,7 +76,7 @@ class Ledger(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.budgets = BudgetStore(self.world.database)
-        self.usage = UsageStore(self.world.database, self.budgets)
+        self.usage = UsageStore(self.world.database)
         self.user, self.now = uuid.uuid4(), datetime(2027, 12, 31, 23, 50, tzinfo=UTC)
         self.budget: int | None = 100
         self.highest_budget = 100

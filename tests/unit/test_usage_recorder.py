@@ -15,7 +15,7 @@ from llmrouter_server import errors
 from llmrouter_server.health.machine import Outcome
 from llmrouter_server.runtime.group_commit import GroupCommit
 from llmrouter_server.usage.attempts import attempt_of
-from llmrouter_server.usage.record import PLATFORM, USER_KEY, Failure, PricedModel, Receipt, Report, UsageRecord, priced
+from llmrouter_server.usage.record import PLATFORM, USER_KEY, Failure, Receipt, Report, UsageRecord
 from llmrouter_server.usage.recorder import UsageRecorder
 from usage_samples import NOW, NoKeys, report
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from llmrouter_server.usage.store import UsageStore
 
 MODEL, OTHER_MODEL, USER = uuid.uuid4(), uuid.uuid4(), uuid.uuid4()
-PRICED = {model: PricedModel(uuid.uuid4(), "ECO", Decimal(1), Decimal(2)) for model in (MODEL, OTHER_MODEL)}
-OWNER, OTHER_OWNER = ((USER, PRICED[model].provider_id) for model in (MODEL, OTHER_MODEL))
+PROVIDERS = {model: uuid.uuid4() for model in (MODEL, OTHER_MODEL)}
+OWNER, OTHER_OWNER = ((USER, PROVIDERS[model]) for model in (MODEL, OTHER_MODEL))
 Told = tuple[str, frozenset[tuple[uuid.UUID, uuid.UUID]], datetime | None]
 
 
@@ -45,12 +45,12 @@ class StandIn:
         return [self._store(each) for each in reports]
 
     def _store(self, each: Report) -> Receipt | errors.DomainError:
-        if each.model_id not in PRICED:
+        if each.model_id not in PROVIDERS:
             return errors.not_found("model")
         if each.key in self.stored:
             before = self.stored[each.key]
             return Receipt(before.usage_id, before.cost_usd, record=None)
-        record = priced(each, PRICED[each.model_id], each.payer or PLATFORM)
+        record = UsageRecord(each, PROVIDERS[each.model_id], each.payer or PLATFORM, Decimal(1))
         self.stored[each.key] = Receipt(each.usage_id, record.cost_usd, record)
         return self.stored[each.key]
 
@@ -276,11 +276,11 @@ async def test_what_was_taken_is_given_up_when_there_is_no_room_for_the_rest(
     ],
 )
 def test_only_the_providers_faults_count_against_it(failure: Failure | None, outcome: Outcome) -> None:
-    record = priced(attempt(succeeded=False, failure=failure), PRICED[MODEL], PLATFORM)
+    record = UsageRecord(attempt(succeeded=False, failure=failure), PROVIDERS[MODEL], PLATFORM, Decimal(1))
     assert attempt_of(record).outcome is outcome
 
 
 def test_a_success_counts_for_the_provider_with_its_moment_and_latency() -> None:
-    seen = attempt_of(priced(attempt(), PRICED[MODEL], USER_KEY))
+    seen = attempt_of(UsageRecord(attempt(), PROVIDERS[MODEL], USER_KEY, Decimal(1)))
     assert (seen.outcome, seen.at, seen.latency_ms) == (Outcome.SUCCESS, NOW.timestamp(), 200)
-    assert (seen.provider_id, seen.model_id) == (PRICED[MODEL].provider_id, MODEL)
+    assert (seen.provider_id, seen.model_id) == (PROVIDERS[MODEL], MODEL)

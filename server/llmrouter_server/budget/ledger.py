@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from datetime import date, datetime
     from uuid import UUID
 
-    from llmrouter_server.usage.settlement import Settlement
 
 log = logging.getLogger(__name__)
 
@@ -47,35 +46,6 @@ class HoldRequest:
     """What spend and holds of the month must stay within."""
     created_at: datetime
     expires_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """Money set aside for one request under way."""
-
-    id: UUID
-    """Of its decision."""
-    user_id: UUID
-    month: date
-    amount_usd: Decimal
-
-    def left_after(self, settlement: Settlement) -> Decimal:
-        """Return how much stays on hold after these records: nothing once one of them succeeded.
-
-        A failed attempt takes what it cost out of the hold, which stays open, since another attempt may follow.
-        """
-        if settlement.cost_usd > self.amount_usd:
-            # Counted as it is: the provider charged for more than the request was bound to.
-            log.warning(
-                "a request cost more than was held for it",
-                extra={
-                    "decision_id": str(self.id),
-                    "user_id": str(self.user_id),
-                    "held_usd": f"{self.amount_usd:f}",
-                    "cost_usd": f"{settlement.cost_usd:f}",
-                },
-            )
-        return Decimal(0) if settlement.is_final else max(Decimal(0), self.amount_usd - settlement.cost_usd)
 
 
 def rounded_up(amount_usd: Decimal) -> Decimal:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import asyncpg
 
-from llmrouter_server.budget.ledger import BudgetState, Hold, rounded_up
+from llmrouter_server.budget.ledger import BudgetState, rounded_up
 from llmrouter_server.usage.period import month_of
-from llmrouter_server.usage.rows import columns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from datetime import date, datetime, timedelta
+    from decimal import Decimal
     from uuid import UUID
 
     from llmrouter_server.runtime.database import Database
-    from llmrouter_server.usage.rollup import MonthKey
-    from llmrouter_server.usage.settlement import Settlement
 
 EXPIRE_BATCH = 500
 
@@ -31,17 +27,6 @@ with closed as (
 )
 update llm_budget_ledger l set held_usd = l.held_usd - c.amount_usd
 from closed c where l.user_id = c.user_id and l.month = c.month"""
-
-# Whoever changes several holds, or several months, takes them in one order. The inserts never insert: a hold's month is
-# there, since the hold refers to it. They are what Postgres offers to update rows in a given order.
-LOCK_HOLDS = """
-select id, user_id, month, amount_usd from llm_budget_holds where id = any ($1::uuid[]) order by id for update"""
-
-SHRINK_HOLDS = """
-update llm_budget_holds h set amount_usd = kept.amount_usd
-from unnest($1::uuid[], $2::numeric[]) as kept (id, amount_usd) where h.id = kept.id"""
-
-CLOSE_HOLDS = "delete from llm_budget_holds where id = any ($1::uuid[])"
 
 EXPIRE = """
 with expired as (
@@ -91,31 +76,6 @@ class BudgetStore:
         """Give back what is held for a decision that will not be recorded; one that is closed already is left alone."""
         async with self._database.connection() as connection:
             await connection.execute(RELEASE, hold_id)
-
-    async def settle(self, connection: Any, settlements: Sequence[Settlement]) -> Mapping[MonthKey, Decimal]:  # noqa: ANN401 - asyncpg has no types
-        """See usage.settlement.Holds. A decision whose hold expired, or that had none, settles nothing."""
-        wanted = {(settlement.decision_id, settlement.user_id): settlement for settlement in settlements}
-        ids = [decision_id for decision_id, _ in wanted]
-        holds = [Hold(**row) for row in await connection.fetch(LOCK_HOLDS, ids)] if ids else []
-        released: dict[MonthKey, Decimal] = {}
-        closed: list[UUID] = []
-        shrunk: list[tuple[UUID, Decimal]] = []
-        for hold in holds:
-            settlement = wanted.get((hold.id, hold.user_id))
-            if settlement is None:
-                continue
-            left = hold.left_after(settlement)
-            key = hold.user_id, hold.month
-            released[key] = released.get(key, Decimal(0)) + hold.amount_usd - left
-            if settlement.is_final:
-                closed.append(hold.id)
-            elif left != hold.amount_usd:
-                shrunk.append((hold.id, left))
-        if closed:
-            await connection.execute(CLOSE_HOLDS, closed)
-        if shrunk:
-            await connection.execute(SHRINK_HOLDS, *columns(shrunk, 2))
-        return released
 
     async def expire(self, now: datetime) -> None:
         """Give back what was held until now or before, a batch at a time; what others are at is left to them."""

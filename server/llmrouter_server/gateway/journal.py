@@ -137,7 +137,7 @@ async def reconcile_file(
         raise CommandError(f"there is no file {path}")
     database = Database(database_url, min_size=1, max_size=4)
     budget = BudgetStore(database)
-    recorder = UsageRecorder(UsageStore(database, budget), observe=lambda _: None, keys=_NoKeys())
+    recorder = UsageRecorder(UsageStore(database), observe=lambda _: None, keys=_NoKeys())
     # It opens none, so that none is too many.
     reporter = Reporter(recorder, GatewayRequestStore(database, most_at_once=0), budget)
     journal, total = Journal(path, reporter), Reconciled()

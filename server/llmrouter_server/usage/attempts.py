@@ -22,7 +22,7 @@ def attempt_of(record: UsageRecord) -> Attempt:
         outcome = Outcome.PROVIDER_FAULT if report.failure in PROVIDER_FAULTS else Outcome.NEUTRAL
     return Attempt(
         at=report.occurred_at.timestamp(),
-        provider_id=record.model.provider_id,
+        provider_id=record.provider_id,
         model_id=report.model_id,
         outcome=outcome,
         latency_ms=report.latency_ms,

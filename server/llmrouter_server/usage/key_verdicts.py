@@ -61,7 +61,7 @@ class KeyVerdicts:
         for record in records:
             report = record.report
             if record.payer == USER_KEY and (report.succeeded or report.failure is Failure.UNAUTHORIZED):
-                owner = report.user_id, record.model.provider_id
+                owner = report.user_id, record.provider_id
                 before = self._pending.get(owner)
                 if before is None or before.report.occurred_at <= report.occurred_at:
                     self._pending[owner] = record

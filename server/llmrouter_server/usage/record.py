@@ -6,8 +6,6 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llmrouter_server.usage.pricing import cost_usd
-
 if TYPE_CHECKING:
     from datetime import datetime
     from decimal import Decimal
@@ -64,35 +62,14 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class PricedModel:
-    """What recording needs to know of a model."""
-
-    provider_id: UUID
-    power_level: str
-    input_cost_per_1m: Decimal
-    output_cost_per_1m: Decimal
-
-
-@dataclass(frozen=True, slots=True)
 class UsageRecord:
     """A report with what it cost at the prices of the moment, and who paid."""
 
     report: Report
-    model: PricedModel
+    provider_id: UUID
     payer: str
     cost_usd: Decimal
     """US dollars, exact."""
-
-
-def priced(report: Report, model: PricedModel, payer: str) -> UsageRecord:
-    """Make the record of a report, at the model's prices."""
-    cost = cost_usd(
-        input_tokens=report.input_tokens,
-        output_tokens=report.output_tokens,
-        input_cost_per_1m=model.input_cost_per_1m,
-        output_cost_per_1m=model.output_cost_per_1m,
-    )
-    return UsageRecord(report, model, payer, cost)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,21 +1,14 @@
-"""Sums of usage. Postgres makes those of days and hours when it stores records; those of months go to the ledger."""
+"""Sums of usage, which Postgres makes when it stores records."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, TypeAlias
-
-from llmrouter_server.usage.period import month_of
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from datetime import date
     from uuid import UUID
 
-    from llmrouter_server.usage.record import UsageRecord
-
-MonthKey: TypeAlias = "tuple[UUID, date]"
 
 HOURLY_DAYS = 62
 """How long hourly sums are kept: today and so many days before it."""
@@ -61,12 +54,3 @@ class Only:
     provider_id: UUID | None = None
     model_id: UUID | None = None
     power_level: str | None = None
-
-
-def monthly_costs(records: Iterable[UsageRecord]) -> dict[MonthKey, Decimal]:
-    """Sum what records cost by user and month."""
-    costs: dict[MonthKey, Decimal] = {}
-    for record in records:
-        key = record.report.user_id, month_of(record.report.occurred_at)
-        costs[key] = costs.get(key, Decimal(0)) + record.cost_usd
-    return costs

@@ -1,4 +1,4 @@
-"""Usage as rows of its tables."""
+"""Usage as Postgres takes it."""
 
 from __future__ import annotations
 
@@ -7,26 +7,20 @@ from typing import TYPE_CHECKING, Any
 from llmrouter_server.usage.record import ERROR, SUCCESS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from llmrouter_server.usage.record import UsageRecord
+    from llmrouter_server.usage.record import Report
 
 
-def record_row(record: UsageRecord) -> tuple[Any, ...]:
-    """Make a row of llm_usage_logs, in the order in which its insert names the columns."""
-    report, model = record.report, record.model
+def report_row(report: Report) -> tuple[Any, ...]:
+    """Return a report as Postgres' type llm_usage_report."""
     return (
         report.usage_id,
         report.user_id,
-        model.provider_id,
         report.model_id,
         report.request_id,
         report.decision_id,
-        model.power_level,
-        record.payer,
+        report.payer,
         report.input_tokens,
         report.output_tokens,
-        record.cost_usd,
         report.latency_ms,
         SUCCESS if report.succeeded else ERROR,
         report.failure.name if report.failure else None,
@@ -36,8 +30,3 @@ def record_row(record: UsageRecord) -> tuple[Any, ...]:
         report.reasoning_tokens,
         report.is_estimated,
     )
-
-
-def columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
-    """Turn rows into the columns that unnest() takes."""
-    return [[row[position] for row in rows] for position in range(width)]
