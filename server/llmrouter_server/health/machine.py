@@ -228,9 +228,11 @@ class ProviderMachine:
     def _judge(self, since: float) -> None:
         """See whether it has become UNHEALTHY, at `since`."""
         successes, failures = self._successes_and_failures()
+        if not failures or self._closed_until is not None:
+            return
         attempts = successes + failures
         fails_often = attempts >= JUDGED_FROM and successes * 100 < attempts * UNHEALTHY_BELOW_PERCENT
-        if self._closed_until is None and (fails_often or self._failures_in_a_row() >= FAILURES_IN_A_ROW):
+        if fails_often or self._failures_in_a_row() >= FAILURES_IN_A_ROW:
             self._close(since)
 
     def _close(self, since: float) -> None:

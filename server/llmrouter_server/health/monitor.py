@@ -104,19 +104,24 @@ class HealthMonitor:
 
     def observe(self, attempts: Iterable[Attempt]) -> None:
         """Take note of attempts. Whoever becomes unhealthy, or is so no more, is so in the view at once."""
-        now, has_turned = self._now(), False
+        now = self._now()
+        counts: dict[tuple[UUID, Outcome], int] = {}
+        was_unhealthy: dict[UUID, bool] = {}
         for attempt in attempts:
-            name = self._names.get(attempt.provider_id, UNNAMED)
-            telemetry.counter(telemetry.ATTEMPTS, name, attempt.outcome.value).inc()
-            if attempt.outcome is Outcome.NEUTRAL:
+            provider_id, outcome = attempt.provider_id, attempt.outcome
+            counts[provider_id, outcome] = counts.get((provider_id, outcome), 0) + 1
+            if outcome is Outcome.NEUTRAL:
                 continue
-            machine = self._machines.get(attempt.provider_id)
+            machine = self._machines.get(provider_id)
             if machine is None:
-                machine = self._machines[attempt.provider_id] = ProviderMachine(self._rest_s)
-            was_unhealthy = machine.is_unhealthy(now)
+                machine = self._machines[provider_id] = ProviderMachine(self._rest_s)
+            if provider_id not in was_unhealthy:
+                was_unhealthy[provider_id] = machine.is_unhealthy(now)
             machine.observe(attempt, now)
-            has_turned |= machine.is_unhealthy(now) != was_unhealthy
-        if has_turned:
+        for (provider_id, outcome), count in counts.items():
+            name = self._names.get(provider_id, UNNAMED)
+            telemetry.counter(telemetry.ATTEMPTS, name, outcome.value).inc(count)
+        if any(self._machines[each].is_unhealthy(now) != was for each, was in was_unhealthy.items()):
             self._judge()
 
     def health(self, provider_id: UUID) -> Health:

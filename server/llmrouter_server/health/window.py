@@ -79,18 +79,23 @@ class Window:
 
     def add(self, at: float, model_id: UUID, latency_ms: int | None, *, succeeded: bool) -> None:
         """Count an attempt. `at` is within the window; it may be before others that were counted already."""
-        minute = self._minutes.get(minute_of(at))
+        number = minute_of(at)
+        minute = self._minutes.get(number)
         if minute is None:
-            minute = self._minutes[minute_of(at)] = _Minute()
+            minute = self._minutes[number] = _Minute()
         minute.changes += 1
         if succeeded:
             self.successes += 1
             minute.successes += 1
             minute.last_success_at = max(minute.last_success_at, at)
             self.last_success_at = max(self.last_success_at, at)
-            self._end_streak(at)
+            if self._newest_failures:
+                self._end_streak(at)
             if latency_ms is not None:
-                minute.latencies_ms.setdefault(model_id, deque(maxlen=LATENCIES_KEPT)).append(latency_ms)
+                latencies = minute.latencies_ms.get(model_id)
+                if latencies is None:
+                    latencies = minute.latencies_ms[model_id] = deque(maxlen=LATENCIES_KEPT)
+                latencies.append(latency_ms)
             return
         self.failures += 1
         minute.failures += 1
