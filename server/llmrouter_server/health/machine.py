@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from llmrouter_server.health.latency import Latencies
 from llmrouter_server.health.window import FAILURES_IN_A_ROW, NEVER, WINDOW_MINUTES, Peers, Window, minute_of
@@ -53,8 +53,7 @@ class Status(enum.Enum):
     UNKNOWN = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One try at a provider."""
 
     at: float

@@ -1,10 +1,13 @@
-"""One attempt at a provider, as it is reported and as it is stored."""
+"""One attempt at a provider, as it is reported and as it is stored.
+
+What is made for each is a named tuple: a frozen dataclass takes three times as long to make.
+"""
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -29,8 +32,7 @@ class Failure(enum.Enum):
     CANCELLED = 7
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """What a service reports of an attempt."""
 
     usage_id: UUID
@@ -61,8 +63,7 @@ class Report:
         return self.user_id, self.request_id
 
 
-@dataclass(frozen=True, slots=True)
-class UsageRecord:
+class UsageRecord(NamedTuple):
     """A report with what it cost at the prices of the moment, and who paid."""
 
     report: Report
@@ -72,8 +73,7 @@ class UsageRecord:
     """US dollars, exact."""
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """What is stored for a request id; for a repeated report, what was stored the first time."""
 
     usage_id: UUID

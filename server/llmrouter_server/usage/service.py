@@ -128,7 +128,10 @@ class UsageService(usage_service_pb2_grpc.UsageServiceServicer):
     async def RecordUsage(
         self, request: usage_service_pb2.RecordUsageRequest, _context: Context
     ) -> usage_service_pb2.RecordUsageResponse:
-        return _recorded(await self._recorder.record(read_report(request, self._now())))
+        receipt = await self._recorder.record(read_report(request, self._now()))
+        response = usage_service_pb2.RecordUsageResponse()
+        _fill(response, receipt)
+        return response
 
     async def BatchRecordUsage(
         self, request: usage_service_pb2.BatchRecordUsageRequest, _context: Context
@@ -138,8 +141,10 @@ class UsageService(usage_service_pb2_grpc.UsageServiceServicer):
         now = self._now()
         read = [read_report_or_refusal(record, now) for record in request.records]
         stored = iter(await self._recorder.record_all([report for report in read if isinstance(report, Report)]))
-        outcomes = [next(stored) if isinstance(report, Report) else report for report in read]
-        return usage_service_pb2.BatchRecordUsageResponse(results=[_result(outcome) for outcome in outcomes])
+        response = usage_service_pb2.BatchRecordUsageResponse()
+        for report in read:
+            _fill_result(response.results.add(), next(stored) if isinstance(report, Report) else report)
+        return response
 
     def _today(self) -> date:
         return self._now().astimezone(UTC).date()
@@ -231,14 +236,15 @@ def _failure_message(name: str | None) -> usage_pb2.AttemptFailure.ValueType:
     return usage_pb2.AttemptFailure.Value(f"ATTEMPT_FAILURE_{name or 'UNSPECIFIED'}")
 
 
-def _recorded(receipt: Receipt) -> usage_service_pb2.RecordUsageResponse:
-    return usage_service_pb2.RecordUsageResponse(
-        usage_id=str(receipt.usage_id), cost_usd=float(receipt.cost_usd), is_duplicate=receipt.is_duplicate
-    )
+def _fill(recorded: usage_service_pb2.RecordUsageResponse, receipt: Receipt) -> None:
+    """Fill in a message that is where it belongs already: one that is put there later is copied."""
+    recorded.usage_id = str(receipt.usage_id)
+    recorded.cost_usd = float(receipt.cost_usd)
+    recorded.is_duplicate = receipt.is_duplicate
 
 
-def _result(outcome: Receipt | errors.DomainError) -> usage_service_pb2.BatchRecordUsageResult:
+def _fill_result(result: usage_service_pb2.BatchRecordUsageResult, outcome: Receipt | errors.DomainError) -> None:
     if isinstance(outcome, Receipt):
-        return usage_service_pb2.BatchRecordUsageResult(recorded=_recorded(outcome))
-    refused = usage_service_pb2.RecordUsageRefusal(reason=outcome.reason, message=outcome.message)
-    return usage_service_pb2.BatchRecordUsageResult(refused=refused)
+        _fill(result.recorded, outcome)
+    else:
+        result.refused.reason, result.refused.message = outcome.reason, outcome.message
