@@ -1,6 +1,7 @@
 """Writes items in batches, and tells nobody that an item is stored before it is.
 
-Whoever waits while one batch is written goes into the next: no timer, no added latency when it is quiet.
+Whoever waits while one batch is written goes into the next: no timer, no added latency when it is quiet. When it is
+busy, the writer pauses for as long as a batch took, so that the next one is larger.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+LONGEST_PAUSE_S = 0.005
+"""Between batches, while items come in as fast as they are written: each batch has a cost of its own."""
 
 
 @dataclass(slots=True)
@@ -99,13 +102,26 @@ class GroupCommit(Generic[Item, Result]):
     async def _write(self) -> None:
         while self._waiting or not self._stopping:
             await self._wake.wait()
+            await self._gather()
             batch = self._next_batch()
             if batch:
                 self._batch_size.observe(sum(len(each.items) for each in batch))
                 self._queue_seconds.observe(time.perf_counter() - batch[0].since)
+                began = time.perf_counter()
                 await self._store_batch(batch)
+                if (
+                    0 < self._items < self._max_batch and not self._stopping
+                ):  # it is busy: the next batch is to be larger
+                    await asyncio.sleep(min(time.perf_counter() - began, LONGEST_PAUSE_S))
             if not self._waiting and not self._stopping:
                 self._wake.clear()
+
+    async def _gather(self) -> None:
+        """Let what has arrived already come in, for as long as each turn of the loop brings more."""
+        before = 0
+        while before < self._items < self._max_batch and not self._stopping:
+            before = self._items
+            await asyncio.sleep(0)
 
     def _next_batch(self) -> list[_Waiting[Item]]:
         batch: list[_Waiting[Item]] = []
