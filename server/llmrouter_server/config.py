@@ -38,7 +38,7 @@ def _seconds(value: str) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds <= MAX_SECONDS:
-        raise ValueError(f"must be a number of seconds from 0 to {MAX_SECONDS}")
+        raise ValueError(f"must be a number of seconds above 0, at most {MAX_SECONDS}")
     return seconds
 
 

@@ -223,7 +223,10 @@ def test_a_key_set_pasted_in_place_of_its_path_is_told_like_any_malformed_value(
 
 @pytest.mark.parametrize(
     ("variable", "sentence"),
-    [("DB_POOL_MAX", "whole number from 1 to 1000"), ("REQUEST_TIMEOUT_SECONDS", "number of seconds from 0 to 3600")],
+    [
+        ("DB_POOL_MAX", "whole number from 1 to 1000"),
+        ("REQUEST_TIMEOUT_SECONDS", "number of seconds above 0, at most 3600"),
+    ],
 )
 def test_a_number_that_is_none_is_told_what_it_must_be(variable: str, sentence: str) -> None:
     assert sentence in problems({**REQUIRED, variable: "many"})
