@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
+    from llmrouter_server.catalog.snapshot import CatalogModel
     from llmrouter_server.catalog.store import CatalogStore
     from llmrouter_server.routing.log import DecisionLog
     from llmrouter_server.routing.record import DecisionRecord
     from llmrouter_server.routing.router import Routed, Router
-    from llmrouter_server.routing.selection import Decision
+    from llmrouter_server.routing.selection import Decision, Selection
     from llmrouter_server.routing.store import RoutingStore
     from llmrouter_server.runtime.interceptor import Context
 
@@ -112,7 +113,8 @@ def _answer(routed: Routed) -> bytes:
 
 
 def _without_id(record: DecisionRecord, decision: Decision) -> bytes:
-    primary, *fallbacks = (_scored(scored) for scored in decision.best(1 + record.facts.fallback_count))
+    best = decision.best(1 + record.facts.fallback_count)
+    primary, *fallbacks = (_scored(decision.selection, scored) for scored in best)
     return routing_service_pb2.RouteResponse(
         primary=primary,
         fallbacks=fallbacks,
@@ -124,22 +126,26 @@ def _without_id(record: DecisionRecord, decision: Decision) -> bytes:
     ).SerializeToString()
 
 
-def _scored(scored: Scored) -> routing_service_pb2.ScoredModel:
+def _scored(selection: Selection, scored: Scored) -> routing_service_pb2.ScoredModel:
+    """Write a model with its scores; what it is without them is written once for all requests of the same need."""
     model = scored.model
+    written = routing_service_pb2.ScoredModel.FromString(selection.once(model.model_id, lambda: _unscored(model)))
+    written.composite_score, written.cost_score = scored.composite, scored.cost
+    written.latency_score, written.quality_score = scored.latency, scored.quality
+    written.avg_latency_ms = scored.latency_ms
+    return written
+
+
+def _unscored(model: CatalogModel) -> bytes:
     return routing_service_pb2.ScoredModel(
         model_id=str(model.model_id),
         provider_id=str(model.provider_id),
         model_name=model.model_name,
         provider_name=model.provider_name,
-        composite_score=scored.composite,
-        cost_score=scored.cost,
-        latency_score=scored.latency,
-        quality_score=scored.quality,
         input_cost_per_1m=model.input_cost_per_1m,
         output_cost_per_1m=model.output_cost_per_1m,
-        avg_latency_ms=scored.latency_ms,
         quality_rating=model.quality_rating,
         priority=model.priority,
         display_name=model.display_name,
         api_endpoint=model.api_endpoint,
-    )
+    ).SerializeToString()
