@@ -95,7 +95,7 @@ generate: $(INSTALLED) ## everything that is made from the protos and from Envoy
 	else echo "without Go and its plugins, clients/go stays as it is (a test compares it with the protos)" >&2; fi
 
 check-generated: $(INSTALLED) ## the generated files are up to date
-	@git rev-parse --git-dir >/dev/null || exit 1; before=$$(git status --porcelain -- $(GENERATED); git diff -- $(GENERATED)); $(MAKE) --no-print-directory generate >/dev/null; \
+	@git rev-parse --git-dir >/dev/null || exit 1; before=$$(git status --porcelain -- $(GENERATED); git diff -- $(GENERATED)); $(MAKE) --no-print-directory generate >/dev/null || exit 1; \
 	after=$$(git status --porcelain -- $(GENERATED); git diff -- $(GENERATED)); \
 	[ "$$before" = "$$after" ] || { echo "generated files were out of date; now they are not: commit them" >&2; exit 1; }
 
