@@ -10,6 +10,8 @@ from llmrouter_server.catalog.snapshot import PowerLevel
 if TYPE_CHECKING:
     from llmrouter_server.runtime.fields import Fields
 
+_MESSAGES = {level: power_level_pb2.PowerLevel.Value(level.name) for level in PowerLevel}
+
 
 def read_power_level(fields: Fields, path: str, value: int) -> PowerLevel | None:
     """Read a power level; None when it is not given."""
@@ -24,4 +26,4 @@ def read_power_level(fields: Fields, path: str, value: int) -> PowerLevel | None
 
 def power_level_message(level: PowerLevel) -> power_level_pb2.PowerLevel.ValueType:
     """Write a power level."""
-    return power_level_pb2.PowerLevel.Value(level.name)
+    return _MESSAGES[level]

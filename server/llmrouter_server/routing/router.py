@@ -274,8 +274,8 @@ def _counts(decision: Decision, facts: Facts) -> telemetry.Increments:
     counted = [*decision.selection.once("exclusions", lambda: _exclusions(decision.selection))]
     if decision.primary is not None:
         model = decision.primary.model
-        chosen = telemetry.DECISIONS.labels(model.provider_name, model.model_name, model.power_level.name)
-        counted.append((chosen, 1))
+        chosen = telemetry.counter(telemetry.DECISIONS, model.provider_name, model.model_name, model.power_level.name)
+        counted.append((chosen.child, 1))
     if decision.degraded:
         counted.append((telemetry.DECISIONS_FLAGGED.labels("degraded"), 1))
     if facts.need.free_only:

@@ -128,7 +128,12 @@ def _best(composites: Sequence[float], places: Sequence[int], count: int) -> lis
     if count < len(places):
         among = composites[places[0] : places[-1] + 1]
         least = heapq.nlargest(count, among)[-1] - 2 * 10**-SAME_SCORE_DIGITS  # what may be equal to it is in
-        places = [place for place, composite in enumerate(among, places[0]) if composite >= least]
+        alike: dict[float, int] = {}
+        first, places = places[0], []
+        for place, composite in enumerate(among, first):
+            if composite >= least and (before := alike.get(composite, 0)) < count:
+                alike[composite] = before + 1
+                places.append(place)
     return sorted(places, key=lambda place: -round(composites[place], SAME_SCORE_DIGITS))[:count]
 
 
