@@ -46,7 +46,7 @@ bench-rivals: $(INSTALLED) ## the same beside LiteLLM, Portkey, TensorZero and B
 bench-scale: $(INSTALLED) ## measure a million users, 10,000 models and 50 M rows, in about an hour; writes docs/scale.md
 	PYTHONPATH=tests $(BIN)/python -m bench.scale_run $(if $(PARTS),--parts=$(PARTS)) $(if $(FOLDER),--folder=$(FOLDER))
 
-bench-server: $(INSTALLED) ## where the server's CPU goes, by file and library; writes docs/server-cost.md
+bench-server: $(INSTALLED) ## where the server's CPU and Postgres' time go; writes docs/server-cost.md
 	PYTHONPATH=tests $(BIN)/python -m bench.server_parts $(if $(SECONDS),--seconds=$(SECONDS))
 
 check: check-lint check-types check-layers check-proto check-breaking check-generated check-migrations check-envoy check-deploy ## everything that can be known without running it

@@ -180,6 +180,10 @@ class Bench:
                 used["postgres"] += cpu_s(pid)
         return used
 
+    def connection(self) -> Any:
+        """Lend a connection to the database, to be used with `async with`."""
+        return self._pool.acquire()
+
     async def recorded(self) -> int:
         """Return how many answers are recorded."""
         return int(await self._pool.fetchval(RECORDED))

@@ -1,4 +1,4 @@
-"""`make bench-server`: where the server's CPU goes, by its rooms and libraries; writes docs/server-cost.md.
+"""`make bench-server`: where the server's CPU and Postgres' time go; writes docs/server-cost.md.
 
 A sampler looks at the server a few hundred times a second while a load runs, and counts in which file it finds it. The
 server has a core for itself: on a shared one, whom it wakes takes the core, and that looks like work of the waker.
@@ -16,6 +16,7 @@ import re
 import sys
 import tempfile
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from bench.places import bench, echo
 from up_process import children_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from bench.places import Bench, Echo
     from bench.rounds import Figures
@@ -50,6 +51,23 @@ LIBRARIES = {
 
 Parts = dict[str, float]
 """CPU microseconds a call, by part."""
+
+MOST_STATEMENTS, STATEMENT_CHARS = 20, 90
+STATEMENTS = """
+select toplevel, query, calls, total_exec_time * 1000 as us from pg_stat_statements
+where query !~* 'pg_stat_statements' order by total_exec_time desc limit $1"""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a statement took, for each call of the load."""
+
+    text: str
+    is_inner: bool
+    """Whether a function runs it, whose time includes it."""
+    times: float
+    us: float
+    """By the clock: what it waited for is in it."""
 
 
 def part_of(stack: str) -> str:
@@ -130,9 +148,36 @@ def _pin(pid: int, core: int) -> None:
             os.sched_setaffinity(int(thread.name), {core})
 
 
-async def measure(seconds: float, say: Callable[[str], object] = lambda _: None) -> dict[str, Parts]:
-    """Return the parts of each load."""
+async def count_statements(made: Bench) -> None:
+    """Have Postgres count the time of its statements, for which it starts anew."""
+    async with made.connection() as connection:
+        await connection.execute("alter system set shared_preload_libraries = 'pg_stat_statements'")
+    await made.stack.postgres.stop()
+    await made.stack.postgres.start()
+    async with made.connection() as connection:
+        await connection.execute("create extension pg_stat_statements")
+        await connection.execute("alter system set pg_stat_statements.track = 'all'")
+        await connection.execute("select pg_reload_conf()")
+
+
+async def statements_of(made: Bench, load: Callable[[], Awaitable[Figures]]) -> list[Statement]:
+    """Run a load, and return its dearest statements."""
+    async with made.connection() as connection:
+        await connection.execute("select pg_stat_statements_reset()")
+        calls = (await load())["answers"]
+        rows = await connection.fetch(STATEMENTS, MOST_STATEMENTS)
+    return [
+        Statement(" ".join(row["query"].split()), not row["toplevel"], row["calls"] / calls, row["us"] / calls)
+        for row in rows
+    ]
+
+
+async def measure(
+    seconds: float, say: Callable[[str], object] = lambda _: None
+) -> tuple[dict[str, Parts], list[Statement]]:
+    """Return the parts of each load, and the statements of chat requests."""
     async with bench() as made, contextlib.AsyncExitStack() as cleanup:
+        await count_statements(made)
         _, answer = await rounds.route(made, seconds=min(1.0, seconds))
         other: Echo = await cleanup.enter_async_context(echo(made.cores, base64.b64encode(answer).decode()))
         server = made.stack.server.pid
@@ -151,20 +196,22 @@ async def measure(seconds: float, say: Callable[[str], object] = lambda _: None)
         for name, (pid, load) in loads.items():
             found[name] = await sampled(pid, seconds, load)
             say(f"{name}: {sum(found[name].values()):.0f} µs")
-        return found
+        return found, await statements_of(made, loads["chat"][1])
 
 
-def markdown(found: Mapping[str, Parts], about: Mapping[str, object], seconds: float) -> str:
+def markdown(
+    found: Mapping[str, Parts], statements: Sequence[Statement], about: Mapping[str, object], seconds: float
+) -> str:
     """Return the report: for each load the parts, the dearest first."""
     lines = [
-        "# Where the server's CPU goes",
+        "# Where the server's CPU and Postgres' time go",
         "",
-        "Made by `make bench-server`. CPU microseconds a call by file of the server (`server/llmrouter_server`) and by",
-        f"library: shares of {SAMPLES_PER_S} samples a second, over {seconds:g} s, of the Python thread's",
-        "CPU. What C code does counts for the Python that called it: protobuf for whoever reads or",
-        "writes a message, Fernet for the cipher, the compiled part of grpc.aio for the event loop. The server had a",
-        "core for itself, Envoy, Postgres, load and provider the other one; in `performance.md` all of ours share one,",
-        "and the same call costs more. *Route, new* has an estimate of tokens in each call that no other had.",
+        "Made by `make bench-server`. CPU microseconds a call by file of the server (`server/llmrouter_server`) and",
+        f"by library: shares of {SAMPLES_PER_S} samples a second, over {seconds:g} s, of the Python thread's CPU. C",
+        "code counts for the Python that called it: protobuf for whoever reads messages, Fernet for the cipher,",
+        "the compiled part of grpc.aio for the event loop. The server had a core for itself, Envoy, Postgres,",
+        "load and provider the other one; in `performance.md` all of ours share one, and the same call costs more.",
+        "*Route, new* has an estimate of tokens in each call that no other had. Envoy's costs are in `envoy-cost.md`.",
         "",
         f"- {about['date']}, commit {about['commit']}",
         f"- {about['cpus']} CPUs, {about['cpu']}, {about['memory_gib']} GiB, {about['system']}",
@@ -178,6 +225,22 @@ def markdown(found: Mapping[str, Parts], about: Mapping[str, object], seconds: f
         figures = [parts.get(name, 0.0) for parts in found.values()]
         if max(figures) >= 1.0:
             lines.append(f"| {name} | " + " | ".join(f"{each:,.0f}" if each >= 0.5 else "" for each in figures) + " |")
+    lines += [
+        "",
+        "## Postgres, for a chat request",
+        "",
+        "The dearest statements by pg_stat_statements, which costs some itself: their time by the clock, waits for the",
+        "core included, without parsing, planning and the commit. What a function runs (→) is in its time too.",
+        "",
+        "| statement | times a request | µs a request |",
+        "|---|---|---|",
+        *(
+            f"| {'→ ' if each.is_inner else ''}`{each.text[:STATEMENT_CHARS].replace('|', chr(92) + '|')}` "
+            f"| {each.times:.3f} | {each.us:,.0f} |"
+            for each in statements
+            if each.us >= 1.0
+        ),
+    ]
     return "\n".join([*lines, ""])
 
 
@@ -186,8 +249,8 @@ async def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each load")
     parser.add_argument("--markdown", type=Path, default=ROOT / "docs" / "server-cost.md")
     chosen = parser.parse_args()
-    found = await measure(chosen.seconds, say=lambda line: sys.stdout.write(f"{line}\n"))
-    chosen.markdown.write_text(markdown(found, machine(ROOT), chosen.seconds), encoding="utf-8")
+    found, statements = await measure(chosen.seconds, say=lambda line: sys.stdout.write(f"{line}\n"))
+    chosen.markdown.write_text(markdown(found, statements, machine(ROOT), chosen.seconds), encoding="utf-8")
     sys.stdout.write(chosen.markdown.read_text(encoding="utf-8"))
 
 

@@ -11,8 +11,8 @@ from bench.machine import machine
 from bench.places import Cores, _end, _python, port_of
 from bench.report import markdown, summary
 from bench.run import ROOT, measure
+from bench.server_parts import Statement, samples_of
 from bench.server_parts import markdown as server_markdown
-from bench.server_parts import samples_of
 
 ANSWERED = (
     "saturated ours", "saturated plain", "calm ours", "calm plain", "decisions", "route", "route, new", "echo",
@@ -66,6 +66,10 @@ def test_a_sample_counts_for_the_innermost_file_or_library_of_the_thread_that_ru
 def test_what_the_server_costs_is_told_by_part_the_dearest_first() -> None:
     found = {"echo": {"event loop": 190.0}, "chat": {"event loop": 400.0, "asyncpg": 900.4, "app.py": 0.2}}
     about = machine(ROOT)
-    *_, head, _, whole, first, second, end = server_markdown(found, about, 2).split("\n")
-    assert (head, whole) == ("| µs a call | echo | chat |", "| all | 190 | 1,301 |")
-    assert (first, second, end) == ("| asyncpg |  | 900 |", "| event loop | 190 | 400 |", "")
+    statements = [Statement("select a || b", True, 0.5, 7.4), Statement("select 1", False, 2.0, 0.1)]
+    told = server_markdown(found, statements, about, 2).split("\n")
+    head = told.index("| µs a call | echo | chat |")
+    assert told[head + 2 : head + 6] == [
+        "| all | 190 | 1,301 |", "| asyncpg |  | 900 |", "| event loop | 190 | 400 |", "",
+    ]  # fmt: skip
+    assert told[-2:] == ["| → `select a \\|\\| b` | 0.500 | 7 |", ""]

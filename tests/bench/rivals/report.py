@@ -164,5 +164,22 @@ def markdown(found: Mapping[str, Any]) -> str:
         f"| a request, {CALM_PER_S:g} a second | {part('calm', 'us', 0)} |",
         f"| a chunk | {part('streams', 'us_a_chunk', 1)} |",
         "",
+        *_allowed(medians),
+        "By file of the server and by statement of Postgres: `server-cost.md`. By part of Envoy: `envoy-cost.md`.",
+        "",
     ]
     return "\n".join(lines)
+
+
+def _allowed(medians: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Tell what the goals would leave for a request; nothing of who was not measured."""
+    lines = []
+    for name, factor, words in (
+        ("TensorZero", 2.5, "at most 2.5 times TensorZero's CPU"),
+        ("Portkey gateway", 1 / 3, "at least 3 times Portkey's requests"),
+        ("LiteLLM proxy", 1 / 20, "at least 20 times LiteLLM's requests"),
+    ):
+        if name in medians:
+            allowed = medians[name]["saturated: us"] * factor
+            lines.append(f"- {words}: {allowed:,.0f} µs a request, for Envoy, server and Postgres together.")
+    return ["What the goals would leave, on one core:", "", *lines, ""] if lines else []
