@@ -24,11 +24,12 @@ from bench.answers import ROUTED
 from bench.echo_server import Echo
 from llmrouter.v2 import power_level_pb2, routing_service_pb2
 from llmrouter_server.gateway.access_log import AccessLog
+from llmrouter_server.gateway.chat import head_of
 from llmrouter_server.gateway.clusters import Upstream
 from llmrouter_server.gateway.decision import Prepared
 from llmrouter_server.gateway.discovery import ClusterDiscovery
 from llmrouter_server.gateway.ext_proc import ExtProc
-from llmrouter_server.gateway.plan import Candidate, Plan
+from llmrouter_server.gateway.plan import Candidate, Plan, PlansUnderWay
 from llmrouter_server.gateway.server import GatewayServer, _health
 from llmrouter_server.runtime.auth import Caller
 from llmrouter_server.runtime.local_ports import free_ports
@@ -63,7 +64,7 @@ def prepared(chat: ChatRequest) -> Prepared:
         payer="PLATFORM",
         context=32_000,
         path="/chat/completions",
-        head=chat.head("bench-A", "max_completion_tokens"),
+        head=head_of("bench-A", "max_completion_tokens", chat.max_output),
     )
     plan = Plan(
         decision_id=uuid.uuid4(),
@@ -131,7 +132,9 @@ async def main() -> None:
     verifying: Any = SimpleNamespace(verify=verify)
     forgetting: Any = SimpleNamespace(add=lambda _: None)
     discovery = ClusterDiscovery(catalogue, spread_s=0.0)
-    handlers = [ExtProc(verifying, deciding, unused).handler(), AccessLog(forgetting).handler(), discovery.handler()]
+    plans = PlansUnderWay()
+    doors = ExtProc(verifying, deciding, unused, plans), AccessLog(forgetting, plans), discovery
+    handlers = [door.handler() for door in doors]
     (gateway_port,) = free_ports(1)
     gateway = GatewayServer(f"127.0.0.1:{gateway_port}", behind.secret, handlers, reuse_port=False)
     server = grpc.aio.server()

@@ -79,10 +79,10 @@ def grpc_message(message: bytes) -> bytes:
 def _integer(value: int, bits: int, first: int) -> bytes:
     """Write a number as HPACK does (RFC 7541, section 5.1)."""
     most = (1 << bits) - 1
-    return bytes([first | value]) if value < most else bytes([first | most]) + _varint(value - most)
+    return bytes([first | value]) if value < most else bytes([first | most]) + varint(value - most)
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
     """Write a number seven bits at a time, the lowest first, as protobuf does too."""
     written = bytearray()
     while value >= 128:
@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol):
         self._calls[stream] = Call(messages, time.perf_counter())
         is_end, first = END_STREAM if len(messages) == 1 else 0, messages[0]
         if field := self._load.counted_field:
-            first += _varint(field << 3) + _varint(self._results.begun)
+            first += varint(field << 3) + varint(self._results.begun)
         message = frame(DATA, is_end, stream, grpc_message(first))
         self._transport.write(frame(HEADERS, END_HEADERS, stream, block) + message)
 

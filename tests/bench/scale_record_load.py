@@ -16,7 +16,7 @@ from typing import overload
 
 import uvloop
 
-from bench.grpc_load import LATE_S, Connection, Load, Results, grpc_message
+from bench.grpc_load import LATE_S, Connection, Load, Results, varint
 from bench.scale_load import tell
 from llmrouter.v2 import usage_service_pb2
 
@@ -67,9 +67,9 @@ class Reports(Sequence[list[bytes]]):
     def __getitem__(self, number: slice) -> Sequence[list[bytes]]: ...
     def __getitem__(self, number: int | slice) -> list[bytes] | Sequence[list[bytes]]:
         if not self._batch:
-            return [grpc_message(self._report())]
+            return [self._report()]
         reports = [self._report() for _ in range(self._batch)]
-        return [grpc_message(b"".join(RECORDS_FIELD + _varint(len(each)) + each for each in reports))]
+        return [b"".join(RECORDS_FIELD + varint(len(each)) + each for each in reports)]
 
     def _report(self) -> bytes:
         self._made += 1
@@ -89,14 +89,6 @@ def _template(user: str, model: str, chosen: random.Random) -> bytes:
         latency_ms=chosen.randrange(200, 1200),
         decision_id=DECISION,
     ).SerializeToString()
-
-
-def _varint(value: int) -> bytes:
-    written = bytearray()
-    while value >= 128:
-        written.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*written, value])
 
 
 async def run(load: RecordLoad) -> dict[str, object]:

@@ -173,7 +173,8 @@ class Reporter:
 
     async def _pause(self, seconds: float) -> None:
         try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+            async with asyncio.timeout(seconds):  # wait_for may swallow a cancellation
+                await self._stopping.wait()
         except TimeoutError:
             return
         await asyncio.sleep(0.01)  # stopping: go on without a pause, but let others run
