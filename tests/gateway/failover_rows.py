@@ -22,7 +22,7 @@ WELL = (ok(),)
 TOLD, GUESSED = "19 + 10 tokens", "estimated tokens"
 JITTER_S = 0.09
 """The least pause before a second try without a Retry-After: 0.1 s by Envoy's clock, which is not the provider's."""
-HUGE = 4_000_000
+HUGE = 2_500_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,9 +70,11 @@ class Http2Connection:
         while left:
             async with self._may_send_more:
                 await self._may_send_more.wait_for(lambda: self.http2.local_flow_control_window(stream_id) > 0)
-            size = min(self.http2.local_flow_control_window(stream_id), self.http2.max_outbound_frame_size)
-            self.http2.send_data(stream_id, bytes(left[:size]))
-            left = left[size:]
+            window = left[: self.http2.local_flow_control_window(stream_id)]
+            left = left[len(window) :]
+            while window:
+                self.http2.send_data(stream_id, bytes(window[: self.http2.max_outbound_frame_size]))
+                window = window[self.http2.max_outbound_frame_size :]
             await self.flush()
 
     async def flush(self) -> None:
