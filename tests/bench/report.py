@@ -61,8 +61,8 @@ def summary(rounds: Sequence[Mapping[str, Figures]]) -> dict[str, dict[str, floa
     }
 
 
-def markdown(found: Mapping[str, Any]) -> str:
-    """Return the report."""
+def markdown(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> str:
+    """Return the report; `before` is what another run found, to compare the ratios with."""
     about, medians, ratios = found["about"], found["summary"]["medians"], found["summary"]["ratios"]
     least, greatest = found["summary"]["least"], found["summary"]["greatest"]
 
@@ -106,6 +106,7 @@ def markdown(found: Mapping[str, Any]) -> str:
             for name in ratios
         ),
         "",
+        *(_beside(found, before) if before else []),
         "## Why not more",
         "",
         f"- Route over gRPC: grpc.aio alone takes {figure('echo: server_us')} of {figure('route: server_us')} µs,",
@@ -180,3 +181,25 @@ def markdown(found: Mapping[str, Any]) -> str:
 
 def _ratio(each: Mapping[str, Figures], what: str, name: str) -> float:
     return each[f"{what} ours"][name] / each[f"{what} plain"][name]
+
+
+def _beside(found: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
+    """Tell how far two runs agree."""
+    now, then = found["summary"]["ratios"], before["summary"]["ratios"]
+    echo = "echo: server_us"
+    speed = found["summary"]["medians"][echo] / before["summary"]["medians"][echo]
+    return [
+        "## The run before",
+        "",
+        f"Of {before['about']['date']}, commit {before['about']['commit']}, on {before['about']['cpu']}.",
+        f"The echo's CPU a call, which no change of ours touches, is {speed:.2f} times what it was: the machine.",
+        "",
+        "| | then | now | difference |",
+        "|---|---|---|---|",
+        *(
+            f"| {name} | {then[name]:.3g} | {now[name]:.3g} | {now[name] / then[name] - 1:+.0%} |"
+            for name in now
+            if name in then
+        ),
+        "",
+    ]

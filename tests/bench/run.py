@@ -93,8 +93,9 @@ async def main() -> None:
     measured = await measure(chosen.rounds, chosen.seconds, say=lambda line: sys.stdout.write(f"{line}\n"))
     about = machine(ROOT) | {"rounds": chosen.rounds, "seconds": chosen.seconds, "cores": Cores.of_this_machine().told}
     found = {"about": about, "summary": summary(measured), "rounds": measured}
+    before = json.loads(chosen.json.read_text(encoding="utf-8")) if chosen.json.exists() else None
     chosen.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    chosen.markdown.write_text(markdown(found), encoding="utf-8")
+    chosen.markdown.write_text(markdown(found, before), encoding="utf-8")
     sys.stdout.write(chosen.markdown.read_text(encoding="utf-8"))
 
 

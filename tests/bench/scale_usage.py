@@ -130,5 +130,6 @@ async def _check(server: Server, connection: Any) -> None:
                 request = asked[f"records, {page} page, {who} user"][1]
                 listed = await stub.ListUsageRecords(request, metadata=metadata, timeout=10)
                 rows = await connection.fetch(NEWEST, user, *period, PAGE)
-                if [each.usage_id for each in listed.records] != [row["id"] for row in rows]:
-                    raise RuntimeError("a page of records is not what it should be")
+                told_ids, known_ids = [each.usage_id for each in listed.records], [row["id"] for row in rows]
+                if told_ids != known_ids:
+                    raise RuntimeError(f"the {page} page of the {who} user has {told_ids} and not {known_ids}")

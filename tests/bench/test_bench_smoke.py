@@ -31,7 +31,9 @@ async def test_a_short_benchmark_measures_everything_and_finds_all_answers_right
         "seconds": 0.3,
         "cores": Cores.of_this_machine().told,
     }
-    text = markdown({"about": about, "summary": summary([measured])})
+    found = {"about": about, "summary": summary([measured])}
+    text = markdown(found, found)
+    assert "| +0% |" in text
     assert "| ours, 32 in flight | " in text
     assert str(ROOT) not in text
 
