@@ -8,7 +8,6 @@ import hashlib
 import hmac
 import http.client
 import json
-import socket
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -32,6 +31,7 @@ from llmrouter.v2 import (
     usage_service_pb2,
 )
 from llmrouter_server.runtime.envoy_config import EdgeParameters, envoy_command, render
+from llmrouter_server.runtime.local_ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -255,7 +255,7 @@ class Edge:
             EdgeParameters(
                 issuer=ISSUER,
                 audience=AUDIENCE,
-                listen_address=f"127.0.0.1:{_free_port()}",
+                listen_address=f"127.0.0.1:{free_ports(1)[0]}",
                 admin_socket=folder / "admin.sock",
                 access_log=folder / "access.log",
                 **parameters,
@@ -343,12 +343,6 @@ class Edge:
             )
         finally:
             connection.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def assert_malformed(reply: Reply, message: str) -> None:
