@@ -268,7 +268,11 @@ class Edge:
         command = envoy_command(config_file, concurrency=1)
         with (folder / "envoy.log").open("wb") as log:
             edge._process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
-        await edge.until_status(200)
+        try:
+            await edge.until_status(200)
+        except BaseException:
+            await edge.stop()
+            raise
         return edge
 
     async def stop(self) -> None:
