@@ -26,6 +26,8 @@ SERVICE = "/llmrouter.v2.UsageService/"
 PAGE = 50
 DEEP_DAYS = 180
 """How long ago the deep page is: half of the records lie before it."""
+YEAR = timedelta(days=364)
+"""How far back the deep page's list goes, today's day besides."""
 LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 SUMMED = """
 select count(*) filter (where status = 'success') as requests, count(*) filter (where status = 'error') as failed,
@@ -88,7 +90,7 @@ def _deep_page(user: str, today: date) -> usage_service_pb2.ListUsageRecordsRequ
     return usage_service_pb2.ListUsageRecordsRequest(
         user_id=user,
         page_size=PAGE,
-        start_date=str(today - timedelta(days=364)),
+        start_date=str(today - YEAR),
         end_date=str(today),
         page_token=next_page_token(place, LAST_ID),
     )
@@ -115,7 +117,7 @@ async def _check(server: Server, connection: Any) -> None:
     """Compare the answers about both users with the records themselves."""
     today = datetime.now(UTC).date()
     since, deep = datetime.combine(today - timedelta(days=29), time(), UTC), _deep_place(today)
-    pages = {"first": (since, datetime.now(UTC)), "deep": (deep - timedelta(days=DEEP_DAYS), deep)}
+    pages = {"first": (since, datetime.now(UTC)), "deep": (datetime.combine(today - YEAR, time(), UTC), deep)}
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         stub = usage_service_pb2_grpc.UsageServiceStub(channel)
         metadata = tuple(server.service_token().items())
