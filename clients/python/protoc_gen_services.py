@@ -30,7 +30,12 @@ HEADER = (
     '"""{}"""\n\n# Made from the protos by protoc_gen_services.py: do not edit.\n\nfrom __future__ import annotations'
 )
 FOLDER = "llmrouter/services"
-PLURALS = {"ProviderService": "providers", "ModelService": "models", "CredentialService": "credentials"}
+PLURALS = {
+    "ProviderService": "providers",
+    "ModelService": "models",
+    "RoutingRuleService": "rules",
+    "CredentialService": "credentials",
+}
 """Attributes of the clients that are not just the service's name."""
 RESERVED = frozenset({"self", "timeout", "headers"})
 """Arguments of every method."""

@@ -142,7 +142,7 @@ type AdminChange struct {
 	ChangedAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=changed_at,json=changedAt,proto3" json:"changed_at,omitempty"`
 	// Who: the `sub` of the admin's token.
 	AdminId string `protobuf:"bytes,3,opt,name=admin_id,json=adminId,proto3" json:"admin_id,omitempty"`
-	// What kind of thing: `provider`, `model` or `platform_key`.
+	// What kind of thing: `provider`, `model`, `routing_rule` or `platform_key`.
 	Resource string `protobuf:"bytes,4,opt,name=resource,proto3" json:"resource,omitempty"`
 	// UUID of the thing; of its provider for a platform key.
 	ResourceId string `protobuf:"bytes,5,opt,name=resource_id,json=resourceId,proto3" json:"resource_id,omitempty"`

@@ -33,7 +33,7 @@ type AuditServiceClient interface {
 	//
 	// For every user, about themselves. Errors: INVALID_FIELD.
 	ListKeyReads(ctx context.Context, in *ListKeyReadsRequest, opts ...grpc.CallOption) (*ListKeyReadsResponse, error)
-	// Lists what admins changed in the catalogue, newest first.
+	// Lists what admins changed in the catalogue and its routing rules, newest first.
 	//
 	// Needs the role admin. Errors: INVALID_FIELD.
 	ListAdminChanges(ctx context.Context, in *ListAdminChangesRequest, opts ...grpc.CallOption) (*ListAdminChangesResponse, error)
@@ -77,7 +77,7 @@ type AuditServiceServer interface {
 	//
 	// For every user, about themselves. Errors: INVALID_FIELD.
 	ListKeyReads(context.Context, *ListKeyReadsRequest) (*ListKeyReadsResponse, error)
-	// Lists what admins changed in the catalogue, newest first.
+	// Lists what admins changed in the catalogue and its routing rules, newest first.
 	//
 	// Needs the role admin. Errors: INVALID_FIELD.
 	ListAdminChanges(context.Context, *ListAdminChangesRequest) (*ListAdminChangesResponse, error)

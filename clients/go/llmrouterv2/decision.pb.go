@@ -36,6 +36,8 @@ const (
 	Exclusion_EXCLUSION_MODEL_NAME Exclusion = 10
 	// It has another power level than the one routed for, and is not the model that was asked for by its name.
 	Exclusion_EXCLUSION_POWER_LEVEL Exclusion = 3
+	// The routing rule that matched lets only other providers through.
+	Exclusion_EXCLUSION_RULE_PROVIDER Exclusion = 12
 	// The month's budget is used up, or what is left of it does not cover the request, and it is not free.
 	Exclusion_EXCLUSION_OVER_BUDGET Exclusion = 4
 	// Its provider needs a key of the user's own, and there is no active one.
@@ -61,6 +63,7 @@ var (
 		2:  "EXCLUSION_PROVIDER_DISABLED",
 		10: "EXCLUSION_MODEL_NAME",
 		3:  "EXCLUSION_POWER_LEVEL",
+		12: "EXCLUSION_RULE_PROVIDER",
 		4:  "EXCLUSION_OVER_BUDGET",
 		5:  "EXCLUSION_KEY_REQUIRED",
 		6:  "EXCLUSION_KEY_FAILING",
@@ -75,6 +78,7 @@ var (
 		"EXCLUSION_PROVIDER_DISABLED":  2,
 		"EXCLUSION_MODEL_NAME":         10,
 		"EXCLUSION_POWER_LEVEL":        3,
+		"EXCLUSION_RULE_PROVIDER":      12,
 		"EXCLUSION_OVER_BUDGET":        4,
 		"EXCLUSION_KEY_REQUIRED":       5,
 		"EXCLUSION_KEY_FAILING":        6,
@@ -348,6 +352,61 @@ func (x *Weights) GetQuality() float64 {
 	return 0
 }
 
+// The routing rule that matched a request, as it was called then.
+type AppliedRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUID of the rule. It may have been changed or erased since.
+	RuleId string `protobuf:"bytes,1,opt,name=rule_id,json=ruleId,proto3" json:"rule_id,omitempty"`
+	// Its name.
+	RuleName      string `protobuf:"bytes,2,opt,name=rule_name,json=ruleName,proto3" json:"rule_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppliedRule) Reset() {
+	*x = AppliedRule{}
+	mi := &file_llmrouter_v2_decision_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppliedRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppliedRule) ProtoMessage() {}
+
+func (x *AppliedRule) ProtoReflect() protoreflect.Message {
+	mi := &file_llmrouter_v2_decision_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppliedRule.ProtoReflect.Descriptor instead.
+func (*AppliedRule) Descriptor() ([]byte, []int) {
+	return file_llmrouter_v2_decision_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *AppliedRule) GetRuleId() string {
+	if x != nil {
+		return x.RuleId
+	}
+	return ""
+}
+
+func (x *AppliedRule) GetRuleName() string {
+	if x != nil {
+		return x.RuleName
+	}
+	return ""
+}
+
 // The budget as the decision saw it.
 type BudgetFacts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -364,7 +423,7 @@ type BudgetFacts struct {
 
 func (x *BudgetFacts) Reset() {
 	*x = BudgetFacts{}
-	mi := &file_llmrouter_v2_decision_proto_msgTypes[2]
+	mi := &file_llmrouter_v2_decision_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -376,7 +435,7 @@ func (x *BudgetFacts) String() string {
 func (*BudgetFacts) ProtoMessage() {}
 
 func (x *BudgetFacts) ProtoReflect() protoreflect.Message {
-	mi := &file_llmrouter_v2_decision_proto_msgTypes[2]
+	mi := &file_llmrouter_v2_decision_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -389,7 +448,7 @@ func (x *BudgetFacts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BudgetFacts.ProtoReflect.Descriptor instead.
 func (*BudgetFacts) Descriptor() ([]byte, []int) {
-	return file_llmrouter_v2_decision_proto_rawDescGZIP(), []int{2}
+	return file_llmrouter_v2_decision_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *BudgetFacts) GetMonthlyBudgetUsd() float64 {
@@ -428,7 +487,7 @@ type Decision struct {
 	PowerLevel PowerLevel `protobuf:"varint,5,opt,name=power_level,json=powerLevel,proto3,enum=llmrouter.v2.PowerLevel" json:"power_level,omitempty"`
 	// What the request said it was about.
 	TaskType string `protobuf:"bytes,6,opt,name=task_type,json=taskType,proto3" json:"task_type,omitempty"`
-	// The strategy of the user's settings.
+	// The strategy of the routing rule if it has one, `balanced` if it has weights of its own; else of the user's settings.
 	Strategy string `protobuf:"bytes,7,opt,name=strategy,proto3" json:"strategy,omitempty"`
 	// The weights that were used.
 	Weights *Weights `protobuf:"bytes,8,opt,name=weights,proto3" json:"weights,omitempty"`
@@ -460,13 +519,17 @@ type Decision struct {
 	AllowFallbacks bool `protobuf:"varint,21,opt,name=allow_fallbacks,json=allowFallbacks,proto3" json:"allow_fallbacks,omitempty"`
 	// UUIDs of the providers without BYOK for which there was no key to use. Only looked for on behalf of the gateway.
 	WithoutCredentialProviderIds []string `protobuf:"bytes,22,rep,name=without_credential_provider_ids,json=withoutCredentialProviderIds,proto3" json:"without_credential_provider_ids,omitempty"`
-	unknownFields                protoimpl.UnknownFields
-	sizeCache                    protoimpl.SizeCache
+	// The routing rule that matched; power_level, strategy and weights are what it made of them. Absent: none did.
+	Rule *AppliedRule `protobuf:"bytes,23,opt,name=rule,proto3" json:"rule,omitempty"`
+	// UUIDs of the only providers that the rule let through. Empty: all of them.
+	RuleProviderIds []string `protobuf:"bytes,24,rep,name=rule_provider_ids,json=ruleProviderIds,proto3" json:"rule_provider_ids,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_llmrouter_v2_decision_proto_msgTypes[3]
+	mi := &file_llmrouter_v2_decision_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -478,7 +541,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_llmrouter_v2_decision_proto_msgTypes[3]
+	mi := &file_llmrouter_v2_decision_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -491,7 +554,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_llmrouter_v2_decision_proto_rawDescGZIP(), []int{3}
+	return file_llmrouter_v2_decision_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Decision) GetDecisionId() string {
@@ -648,6 +711,20 @@ func (x *Decision) GetWithoutCredentialProviderIds() []string {
 	return nil
 }
 
+func (x *Decision) GetRule() *AppliedRule {
+	if x != nil {
+		return x.Rule
+	}
+	return nil
+}
+
+func (x *Decision) GetRuleProviderIds() []string {
+	if x != nil {
+		return x.RuleProviderIds
+	}
+	return nil
+}
+
 var File_llmrouter_v2_decision_proto protoreflect.FileDescriptor
 
 const file_llmrouter_v2_decision_proto_rawDesc = "" +
@@ -686,14 +763,17 @@ const file_llmrouter_v2_decision_proto_rawDesc = "" +
 	"\aWeights\x12\x12\n" +
 	"\x04cost\x18\x01 \x01(\x01R\x04cost\x12\x18\n" +
 	"\alatency\x18\x02 \x01(\x01R\alatency\x12\x18\n" +
-	"\aquality\x18\x03 \x01(\x01R\aquality\"\x94\x01\n" +
+	"\aquality\x18\x03 \x01(\x01R\aquality\"C\n" +
+	"\vAppliedRule\x12\x17\n" +
+	"\arule_id\x18\x01 \x01(\tR\x06ruleId\x12\x1b\n" +
+	"\trule_name\x18\x02 \x01(\tR\bruleName\"\x94\x01\n" +
 	"\vBudgetFacts\x121\n" +
 	"\x12monthly_budget_usd\x18\x01 \x01(\x01H\x00R\x10monthlyBudgetUsd\x88\x01\x01\x12\x1b\n" +
 	"\tspent_usd\x18\x02 \x01(\x01R\bspentUsd\x12\x1e\n" +
 	"\n" +
 	"downgraded\x18\x03 \x01(\bR\n" +
 	"downgradedB\x15\n" +
-	"\x13_monthly_budget_usd\"\xd0\a\n" +
+	"\x13_monthly_budget_usd\"\xab\b\n" +
 	"\bDecision\x12\x1f\n" +
 	"\vdecision_id\x18\x01 \x01(\tR\n" +
 	"decisionId\x12\x17\n" +
@@ -721,14 +801,17 @@ const file_llmrouter_v2_decision_proto_rawDesc = "" +
 	"\n" +
 	"model_name\x18\x14 \x01(\tR\tmodelName\x12'\n" +
 	"\x0fallow_fallbacks\x18\x15 \x01(\bR\x0eallowFallbacks\x12E\n" +
-	"\x1fwithout_credential_provider_ids\x18\x16 \x03(\tR\x1cwithoutCredentialProviderIds*\xee\x02\n" +
+	"\x1fwithout_credential_provider_ids\x18\x16 \x03(\tR\x1cwithoutCredentialProviderIds\x12-\n" +
+	"\x04rule\x18\x17 \x01(\v2\x19.llmrouter.v2.AppliedRuleR\x04rule\x12*\n" +
+	"\x11rule_provider_ids\x18\x18 \x03(\tR\x0fruleProviderIds*\x8b\x03\n" +
 	"\tExclusion\x12\x19\n" +
 	"\x15EXCLUSION_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18EXCLUSION_MODEL_DISABLED\x10\x01\x12\x1f\n" +
 	"\x1bEXCLUSION_PROVIDER_DISABLED\x10\x02\x12\x18\n" +
 	"\x14EXCLUSION_MODEL_NAME\x10\n" +
 	"\x12\x19\n" +
-	"\x15EXCLUSION_POWER_LEVEL\x10\x03\x12\x19\n" +
+	"\x15EXCLUSION_POWER_LEVEL\x10\x03\x12\x1b\n" +
+	"\x17EXCLUSION_RULE_PROVIDER\x10\f\x12\x19\n" +
 	"\x15EXCLUSION_OVER_BUDGET\x10\x04\x12\x1a\n" +
 	"\x16EXCLUSION_KEY_REQUIRED\x10\x05\x12\x19\n" +
 	"\x15EXCLUSION_KEY_FAILING\x10\x06\x12\x1b\n" +
@@ -751,29 +834,31 @@ func file_llmrouter_v2_decision_proto_rawDescGZIP() []byte {
 }
 
 var file_llmrouter_v2_decision_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_llmrouter_v2_decision_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_llmrouter_v2_decision_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_llmrouter_v2_decision_proto_goTypes = []any{
 	(Exclusion)(0),                // 0: llmrouter.v2.Exclusion
 	(*ModelVerdict)(nil),          // 1: llmrouter.v2.ModelVerdict
 	(*Weights)(nil),               // 2: llmrouter.v2.Weights
-	(*BudgetFacts)(nil),           // 3: llmrouter.v2.BudgetFacts
-	(*Decision)(nil),              // 4: llmrouter.v2.Decision
-	(PowerLevel)(0),               // 5: llmrouter.v2.PowerLevel
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*AppliedRule)(nil),           // 3: llmrouter.v2.AppliedRule
+	(*BudgetFacts)(nil),           // 4: llmrouter.v2.BudgetFacts
+	(*Decision)(nil),              // 5: llmrouter.v2.Decision
+	(PowerLevel)(0),               // 6: llmrouter.v2.PowerLevel
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
 }
 var file_llmrouter_v2_decision_proto_depIdxs = []int32{
-	5, // 0: llmrouter.v2.ModelVerdict.power_level:type_name -> llmrouter.v2.PowerLevel
+	6, // 0: llmrouter.v2.ModelVerdict.power_level:type_name -> llmrouter.v2.PowerLevel
 	0, // 1: llmrouter.v2.ModelVerdict.exclusion:type_name -> llmrouter.v2.Exclusion
-	6, // 2: llmrouter.v2.Decision.decided_at:type_name -> google.protobuf.Timestamp
-	5, // 3: llmrouter.v2.Decision.power_level:type_name -> llmrouter.v2.PowerLevel
+	7, // 2: llmrouter.v2.Decision.decided_at:type_name -> google.protobuf.Timestamp
+	6, // 3: llmrouter.v2.Decision.power_level:type_name -> llmrouter.v2.PowerLevel
 	2, // 4: llmrouter.v2.Decision.weights:type_name -> llmrouter.v2.Weights
-	3, // 5: llmrouter.v2.Decision.budget:type_name -> llmrouter.v2.BudgetFacts
+	4, // 5: llmrouter.v2.Decision.budget:type_name -> llmrouter.v2.BudgetFacts
 	1, // 6: llmrouter.v2.Decision.models:type_name -> llmrouter.v2.ModelVerdict
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	3, // 7: llmrouter.v2.Decision.rule:type_name -> llmrouter.v2.AppliedRule
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_llmrouter_v2_decision_proto_init() }
@@ -783,14 +868,14 @@ func file_llmrouter_v2_decision_proto_init() {
 	}
 	file_llmrouter_v2_power_level_proto_init()
 	file_llmrouter_v2_decision_proto_msgTypes[0].OneofWrappers = []any{}
-	file_llmrouter_v2_decision_proto_msgTypes[2].OneofWrappers = []any{}
+	file_llmrouter_v2_decision_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_llmrouter_v2_decision_proto_rawDesc), len(file_llmrouter_v2_decision_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

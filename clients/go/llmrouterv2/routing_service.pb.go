@@ -27,7 +27,8 @@ type RouteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Default: the user's preferred power level.
 	PowerLevel PowerLevel `protobuf:"varint,1,opt,name=power_level,json=powerLevel,proto3,enum=llmrouter.v2.PowerLevel" json:"power_level,omitempty"`
-	// What the request is about, for instance `chat`, at most 64 characters. Noted; it changes no choice yet.
+	// What the request is about, for instance `chat`, at most 64 characters. Noted, and known to the
+	// routing rules; it changes no choice by itself.
 	TaskType string `protobuf:"bytes,2,opt,name=task_type,json=taskType,proto3" json:"task_type,omitempty"`
 	// The most fallbacks in the answer, 1 to 5. Default 3.
 	FallbackCount *uint32 `protobuf:"varint,3,opt,name=fallback_count,json=fallbackCount,proto3,oneof" json:"fallback_count,omitempty"`
@@ -334,7 +335,9 @@ type RouteResponse struct {
 	// True when the month's budget is used up, and the choice was therefore made among free ECO models.
 	Downgraded bool `protobuf:"varint,8,opt,name=downgraded,proto3" json:"downgraded,omitempty"`
 	// Every fact the decision was made from, and the fate of every model of the catalogue. Absent without `explain`.
-	Explanation   *Decision `protobuf:"bytes,9,opt,name=explanation,proto3" json:"explanation,omitempty"`
+	Explanation *Decision `protobuf:"bytes,9,opt,name=explanation,proto3" json:"explanation,omitempty"`
+	// The operator's routing rule that matched the request. Absent: none did.
+	Rule          *AppliedRule `protobuf:"bytes,10,opt,name=rule,proto3" json:"rule,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -432,6 +435,13 @@ func (x *RouteResponse) GetExplanation() *Decision {
 	return nil
 }
 
+func (x *RouteResponse) GetRule() *AppliedRule {
+	if x != nil {
+		return x.Rule
+	}
+	return nil
+}
+
 // Request of GetDecision.
 type GetDecisionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -514,7 +524,7 @@ const file_llmrouter_v2_routing_service_proto_rawDesc = "" +
 	"\x0equality_rating\x18\f \x01(\x01R\rqualityRating\x12\x1a\n" +
 	"\bpriority\x18\r \x01(\rR\bpriority\x12!\n" +
 	"\fdisplay_name\x18\x0e \x01(\tR\vdisplayName\x12!\n" +
-	"\fapi_endpoint\x18\x0f \x01(\tR\vapiEndpoint\"\x9f\x03\n" +
+	"\fapi_endpoint\x18\x0f \x01(\tR\vapiEndpoint\"\xce\x03\n" +
 	"\rRouteResponse\x123\n" +
 	"\aprimary\x18\x01 \x01(\v2\x19.llmrouter.v2.ScoredModelR\aprimary\x127\n" +
 	"\tfallbacks\x18\x02 \x03(\v2\x19.llmrouter.v2.ScoredModelR\tfallbacks\x12#\n" +
@@ -528,7 +538,9 @@ const file_llmrouter_v2_routing_service_proto_rawDesc = "" +
 	"\n" +
 	"downgraded\x18\b \x01(\bR\n" +
 	"downgraded\x128\n" +
-	"\vexplanation\x18\t \x01(\v2\x16.llmrouter.v2.DecisionR\vexplanation\";\n" +
+	"\vexplanation\x18\t \x01(\v2\x16.llmrouter.v2.DecisionR\vexplanation\x12-\n" +
+	"\x04rule\x18\n" +
+	" \x01(\v2\x19.llmrouter.v2.AppliedRuleR\x04rule\";\n" +
 	"\x12GetDecisionRequest\x12%\n" +
 	"\vdecision_id\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\n" +
 	"decisionId2\xe6\x01\n" +
@@ -557,6 +569,7 @@ var file_llmrouter_v2_routing_service_proto_goTypes = []any{
 	(*GetDecisionRequest)(nil), // 3: llmrouter.v2.GetDecisionRequest
 	(PowerLevel)(0),            // 4: llmrouter.v2.PowerLevel
 	(*Decision)(nil),           // 5: llmrouter.v2.Decision
+	(*AppliedRule)(nil),        // 6: llmrouter.v2.AppliedRule
 }
 var file_llmrouter_v2_routing_service_proto_depIdxs = []int32{
 	4, // 0: llmrouter.v2.RouteRequest.power_level:type_name -> llmrouter.v2.PowerLevel
@@ -564,15 +577,16 @@ var file_llmrouter_v2_routing_service_proto_depIdxs = []int32{
 	1, // 2: llmrouter.v2.RouteResponse.fallbacks:type_name -> llmrouter.v2.ScoredModel
 	4, // 3: llmrouter.v2.RouteResponse.power_level:type_name -> llmrouter.v2.PowerLevel
 	5, // 4: llmrouter.v2.RouteResponse.explanation:type_name -> llmrouter.v2.Decision
-	0, // 5: llmrouter.v2.RoutingService.Route:input_type -> llmrouter.v2.RouteRequest
-	3, // 6: llmrouter.v2.RoutingService.GetDecision:input_type -> llmrouter.v2.GetDecisionRequest
-	2, // 7: llmrouter.v2.RoutingService.Route:output_type -> llmrouter.v2.RouteResponse
-	5, // 8: llmrouter.v2.RoutingService.GetDecision:output_type -> llmrouter.v2.Decision
-	7, // [7:9] is the sub-list for method output_type
-	5, // [5:7] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	6, // 5: llmrouter.v2.RouteResponse.rule:type_name -> llmrouter.v2.AppliedRule
+	0, // 6: llmrouter.v2.RoutingService.Route:input_type -> llmrouter.v2.RouteRequest
+	3, // 7: llmrouter.v2.RoutingService.GetDecision:input_type -> llmrouter.v2.GetDecisionRequest
+	2, // 8: llmrouter.v2.RoutingService.Route:output_type -> llmrouter.v2.RouteResponse
+	5, // 9: llmrouter.v2.RoutingService.GetDecision:output_type -> llmrouter.v2.Decision
+	8, // [8:10] is the sub-list for method output_type
+	6, // [6:8] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_llmrouter_v2_routing_service_proto_init() }

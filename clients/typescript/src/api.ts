@@ -9,7 +9,7 @@ export interface AdminChange {
   changed_at: string;
   /** Who: the `sub` of the admin's token. */
   admin_id: string;
-  /** What kind of thing: `provider`, `model` or `platform_key`. */
+  /** What kind of thing: `provider`, `model`, `routing_rule` or `platform_key`. */
   resource: string;
   /** UUID of the thing; of its provider for a platform key. */
   resource_id: string;
@@ -29,6 +29,14 @@ export interface ApiError {
   message: string;
   /** The reason comes first, then what else is known. */
   details: (ErrorInfo | InvalidFields | RetryInfo)[];
+}
+
+/** The routing rule that matched a request, as it was called then. */
+export interface AppliedRule {
+  /** UUID of the rule. It may have been changed or erased since. */
+  rule_id: string;
+  /** Its name. */
+  rule_name: string;
 }
 
 /**
@@ -75,7 +83,10 @@ export interface Decision {
   power_level: PowerLevel;
   /** What the request said it was about. */
   task_type: string;
-  /** The strategy of the user's settings. */
+  /**
+   * The strategy of the routing rule if it has one, `balanced` if it has weights of its own; else of the user's
+   * settings.
+   */
   strategy: string;
   /** The weights that were used. */
   weights: Weights;
@@ -110,6 +121,10 @@ export interface Decision {
    * gateway.
    */
   without_credential_provider_ids: string[];
+  /** The routing rule that matched; power_level, strategy and weights are what it made of them. Absent: none did. */
+  rule?: AppliedRule;
+  /** UUIDs of the only providers that the rule let through. Empty: all of them. */
+  rule_provider_ids: string[];
 }
 
 /** Response of DeleteKey: nothing. */
@@ -166,6 +181,7 @@ export type ErrorReason = "INVALID_FIELD" | "MALFORMED_REQUEST" | "UNAUTHENTICAT
  * - `EXCLUSION_MODEL_NAME`: Another model was asked for by its name, and no fallback to models of other names.
  * - `EXCLUSION_POWER_LEVEL`: It has another power level than the one routed for, and is not the model that was
  * asked for by its name.
+ * - `EXCLUSION_RULE_PROVIDER`: The routing rule that matched lets only other providers through.
  * - `EXCLUSION_OVER_BUDGET`: The month's budget is used up, or what is left of it does not cover the request,
  * and it is not free.
  * - `EXCLUSION_KEY_REQUIRED`: Its provider needs a key of the user's own, and there is no active one.
@@ -176,7 +192,7 @@ export type ErrorReason = "INVALID_FIELD" | "MALFORMED_REQUEST" | "UNAUTHENTICAT
  * - `EXCLUSION_CONTEXT_TOO_SMALL`: Its context holds fewer tokens than were asked for.
  * - `EXCLUSION_PROVIDER_UNHEALTHY`: Its provider is unhealthy.
  */
-export type Exclusion = "EXCLUSION_UNSPECIFIED" | "EXCLUSION_MODEL_DISABLED" | "EXCLUSION_PROVIDER_DISABLED" | "EXCLUSION_MODEL_NAME" | "EXCLUSION_POWER_LEVEL" | "EXCLUSION_OVER_BUDGET" | "EXCLUSION_KEY_REQUIRED" | "EXCLUSION_KEY_FAILING" | "EXCLUSION_NO_CREDENTIAL" | "EXCLUSION_CAPABILITY_MISSING" | "EXCLUSION_CONTEXT_TOO_SMALL" | "EXCLUSION_PROVIDER_UNHEALTHY";
+export type Exclusion = "EXCLUSION_UNSPECIFIED" | "EXCLUSION_MODEL_DISABLED" | "EXCLUSION_PROVIDER_DISABLED" | "EXCLUSION_MODEL_NAME" | "EXCLUSION_POWER_LEVEL" | "EXCLUSION_RULE_PROVIDER" | "EXCLUSION_OVER_BUDGET" | "EXCLUSION_KEY_REQUIRED" | "EXCLUSION_KEY_FAILING" | "EXCLUSION_NO_CREDENTIAL" | "EXCLUSION_CAPABILITY_MISSING" | "EXCLUSION_CONTEXT_TOO_SMALL" | "EXCLUSION_PROVIDER_UNHEALTHY";
 
 /** A field that is wrong. */
 export interface FieldViolation {
@@ -299,6 +315,14 @@ export interface ListProviderHealthResponse {
 export interface ListProvidersResponse {
   /** One page of providers. */
   providers: Provider[];
+  /** Pass as `page_token` for the next page; empty when there is none. */
+  next_page_token: string;
+}
+
+/** Response of ListRoutingRules. */
+export interface ListRoutingRulesResponse {
+  /** One page of rules. */
+  rules: RoutingRule[];
   /** Pass as `page_token` for the next page; empty when there is none. */
   next_page_token: string;
 }
@@ -589,6 +613,8 @@ export interface RouteResponse {
   downgraded: boolean;
   /** Every fact the decision was made from, and the fate of every model of the catalogue. Absent without `explain`. */
   explanation?: Decision;
+  /** The operator's routing rule that matched the request. Absent: none did. */
+  rule?: AppliedRule;
 }
 
 /** How a user wants cost, latency and quality weighed. */
@@ -619,6 +645,59 @@ export interface RoutingConfigInput {
   latency_weight?: number | null;
   /** Weight of the quality score, 0 to 1. Default 0.2. The three weights sum to 1 (within 0.001). */
   quality_weight?: number | null;
+}
+
+/**
+ * A rule of the operator: for the requests that meet its condition it sets the power level, the weights, or the
+ * providers. Of the active rules the first one that matches holds, in the order of their priorities; the
+ * decision names it.
+ */
+export interface RoutingRule {
+  /** UUID, assigned on creation. */
+  rule_id: string;
+  /** Unique among all rules, 1 to 100 characters. */
+  rule_name: string;
+  /** 0 to 1000; the rule with the higher one is tried first, of equal ones the one whose name comes first. */
+  priority: number;
+  /** Whether it takes part in routing. */
+  is_active: boolean;
+  /**
+   * When the rule holds: a CEL expression of type bool, at most 1,000 characters. Empty: always. It knows
+   * `task_type` (string; the request's), `power_level` (string; `ECO`, `BALANCED` or `PRECISION`: the one that was
+   * asked for, else the one of the user's settings), `model` (string; the model that was asked for by its name,
+   * else empty), `required_capabilities` (list of strings), `min_context_tokens`, `input_tokens` and
+   * `output_tokens` (int; the request's estimates, 0 when there is none), `user_id` (string) and `now` (timestamp;
+   * UTC, in whole minutes). For instance `task_type == "batch" && (now.getHours() >= 22 || now.getHours() < 6)`.
+   * Where it cannot be evaluated, as after a division by zero, the rule does not match.
+   */
+  condition: string;
+  /**
+   * The power level to route for, whatever was asked for. It is not held against a model that was asked for by its
+   * name. Absent: the rule leaves it as it is.
+   */
+  power_level?: PowerLevel;
+  /**
+   * How candidates are weighed: `balanced` (0.4 cost, 0.4 latency, 0.2 quality), or `cost_optimized`,
+   * `latency_optimized` or `quality_optimized` (0.8 their own criterion, 0.1 each of the others). Empty: the rule
+   * has weights of its own, or leaves them as they are.
+   */
+  strategy: string;
+  /**
+   * How candidates are weighed, exactly: each weight 0 to 1, together 1 (within 0.001). Absent: the rule has a
+   * strategy, or leaves them as they are.
+   */
+  weights?: Weights;
+  /** UUIDs of the only providers that may be used, at most 50. Empty: all of them. */
+  provider_ids: string[];
+  /** When it was created. */
+  created_at: string;
+  /** When it was last changed. */
+  updated_at: string;
+  /**
+   * Changes with every change of the rule. Give it back with an update, and the update fails with ETAG_MISMATCH
+   * when somebody else was faster.
+   */
+  etag: string;
 }
 
 /**
@@ -780,6 +859,16 @@ export interface Weights {
   latency: number;
   /** Of the quality score. */
   quality: number;
+}
+
+/** How much each criterion counted; together 1 (within 0.001). */
+export interface WeightsInput {
+  /** Of the cost score. */
+  cost?: number | null;
+  /** Of the latency score. */
+  latency?: number | null;
+  /** Of the quality score. */
+  quality?: number | null;
 }
 
 /** Request of listKeyReads. */
@@ -1028,11 +1117,91 @@ export interface DeletePlatformKeyRequest {
   provider_id: string;
 }
 
+/** Request of listRoutingRules. */
+export interface ListRoutingRulesRequest {
+  /** Only active rules. Default false: all. */
+  active_only?: boolean;
+  /** The most rules in one answer, 1 to 500. Default (0) 100. */
+  page_size?: number;
+  /** The `next_page_token` of the answer before; empty for the first page. */
+  page_token?: string;
+}
+
+/** Request of createRoutingRule. */
+export interface CreateRoutingRuleRequest {
+  /** Unique name, 1 to 100 characters. */
+  rule_name: string;
+  /** 0 to 1000. Default 50. */
+  priority?: number | null;
+  /** Whether it takes part in routing. Default true. */
+  is_active?: boolean | null;
+  /** When the rule holds: a CEL expression of type bool, at most 1,000 characters. Default: always. */
+  condition?: string | null;
+  /** The power level to route for. Default: the rule leaves it as it is. */
+  power_level?: PowerLevelInput | null;
+  /** How candidates are weighed: `balanced`, `cost_optimized`, `latency_optimized` or `quality_optimized`. */
+  strategy?: string | null;
+  /** How candidates are weighed, exactly: each weight 0 to 1, together 1 (within 0.001). */
+  weights?: WeightsInput | null;
+  /** UUIDs of the only providers that may be used, at most 50. Default: all of them. */
+  provider_ids?: string[] | null;
+}
+
+/** Request of getRoutingRule. */
+export interface GetRoutingRuleRequest {
+  /** UUID of the rule, from the path. */
+  rule_id: string;
+}
+
+/** Request of updateRoutingRule. */
+export interface UpdateRoutingRuleRequest {
+  /** UUID of the rule, from the path. */
+  rule_id: string;
+  /** New name, 1 to 100 characters. */
+  rule_name?: string | null;
+  /** New priority, 0 to 1000. */
+  priority?: number | null;
+  /** Activate or deactivate. */
+  is_active?: boolean | null;
+  /** New condition; an empty one holds always. */
+  condition?: string | null;
+  /** New power level. */
+  power_level?: PowerLevelInput | null;
+  /** True: the rule leaves the power level as it is from now on. Not together with power_level. */
+  clear_power_level?: boolean | null;
+  /** New strategy, in place of the rule's strategy or weights. */
+  strategy?: string | null;
+  /** New weights, in place of the rule's strategy or weights. Not together with strategy. */
+  weights?: WeightsInput | null;
+  /** True: the rule has neither strategy nor weights from now on. Not together with one of them. */
+  clear_weights?: boolean | null;
+  /**
+   * UUIDs of the only providers that may be used; given, they replace the old ones as a whole. An empty list
+   * leaves them as they are.
+   */
+  provider_ids?: string[] | null;
+  /** True: the rule lets every provider through from now on. Not together with provider_ids. */
+  clear_provider_ids?: boolean | null;
+  /** The etag of the rule as it was read: the change is made only if it is still that. Default: whatever it is. */
+  etag?: string | null;
+}
+
+/** Request of deleteRoutingRule. */
+export interface DeleteRoutingRuleRequest {
+  /** UUID of the rule, from the path. */
+  rule_id: string;
+  /** As in UpdateRoutingRuleRequest. */
+  etag?: string;
+}
+
 /** Request of route. */
 export interface RouteRequest {
   /** Default: the user's preferred power level. */
   power_level?: PowerLevelInput | null;
-  /** What the request is about, for instance `chat`, at most 64 characters. Noted; it changes no choice yet. */
+  /**
+   * What the request is about, for instance `chat`, at most 64 characters. Noted, and known to the routing rules;
+   * it changes no choice by itself.
+   */
   task_type?: string | null;
   /** The most fallbacks in the answer, 1 to 5. Default 3. */
   fallback_count?: number | null;
@@ -1158,7 +1327,7 @@ export interface ExportUsageRequest {
 export const listKeyReads = /* @__PURE__ */ paged<ListKeyReadsRequest, ListKeyReadsResponse, "reads">("GET", "/api/v2/llm/audit/key-reads", "reads");
 
 /**
- * Lists what admins changed in the catalogue, newest first.
+ * Lists what admins changed in the catalogue and its routing rules, newest first.
  *
  * Needs the role admin. Errors: INVALID_FIELD.
  */
@@ -1318,6 +1487,47 @@ export const setPlatformKey = /* @__PURE__ */ operation<SetPlatformKeyRequest, P
  * Errors: INVALID_FIELD; RESOURCE_NOT_FOUND.
  */
 export const deletePlatformKey = /* @__PURE__ */ operation<DeletePlatformKeyRequest, Provider>("DELETE", "/api/v2/llm/providers/{provider_id}/platform-key");
+
+/**
+ * Lists routing rules in the order in which they are tried: by descending priority, then name.
+ *
+ * Errors: INVALID_FIELD for a page_size or page_token out of range.
+ */
+export const listRoutingRules = /* @__PURE__ */ paged<ListRoutingRulesRequest, ListRoutingRulesResponse, "rules">("GET", "/api/v2/llm/rules", "rules");
+
+/**
+ * Creates a routing rule.
+ *
+ * Answers HTTP 201.
+ *
+ * Errors: INVALID_FIELD, also for a condition that does not parse, is not of type bool or could take too long,
+ * for a provider that does not exist, and for a rule without any effect; ALREADY_EXISTS when the name is taken.
+ */
+export const createRoutingRule = /* @__PURE__ */ operation<CreateRoutingRuleRequest, RoutingRule>("POST", "/api/v2/llm/rules");
+
+/**
+ * Returns a routing rule, active or not.
+ *
+ * Errors: INVALID_FIELD; RESOURCE_NOT_FOUND.
+ */
+export const getRoutingRule = /* @__PURE__ */ operation<GetRoutingRuleRequest, RoutingRule>("GET", "/api/v2/llm/rules/{rule_id}");
+
+/**
+ * Changes the given fields of a routing rule and leaves the others as they are.
+ *
+ * Errors: INVALID_FIELD, as for CreateRoutingRule; RESOURCE_NOT_FOUND; ALREADY_EXISTS when the new name is
+ * taken; ETAG_MISMATCH.
+ */
+export const updateRoutingRule = /* @__PURE__ */ operation<UpdateRoutingRuleRequest, RoutingRule>("PUT", "/api/v2/llm/rules/{rule_id}");
+
+/**
+ * Erases a routing rule and returns it as it was.
+ *
+ * Decisions that it made still name it.
+ *
+ * Errors: INVALID_FIELD; RESOURCE_NOT_FOUND; ETAG_MISMATCH.
+ */
+export const deleteRoutingRule = /* @__PURE__ */ operation<DeleteRoutingRuleRequest, RoutingRule>("DELETE", "/api/v2/llm/rules/{rule_id}");
 
 /**
  * Returns the best model for a request, and what to fall back to.

@@ -13,6 +13,7 @@ from llmrouter.services.health import AsyncHealthService, HealthService
 from llmrouter.services.models import AsyncModelService, ModelService
 from llmrouter.services.providers import AsyncProviderService, ProviderService
 from llmrouter.services.routing import AsyncRoutingService, RoutingService
+from llmrouter.services.rules import AsyncRoutingRuleService, RoutingRuleService
 from llmrouter.services.settings import AsyncSettingsService, SettingsService
 from llmrouter.services.usage import AsyncUsageService, UsageService
 
@@ -32,6 +33,7 @@ class Services:
         self.models = ModelService(channel)
         self.providers = ProviderService(channel)
         self.routing = RoutingService(channel)
+        self.rules = RoutingRuleService(channel)
         self.settings = SettingsService(channel)
         self.usage = UsageService(channel)
 
@@ -47,5 +49,6 @@ class AsyncServices:
         self.models = AsyncModelService(channel)
         self.providers = AsyncProviderService(channel)
         self.routing = AsyncRoutingService(channel)
+        self.rules = AsyncRoutingRuleService(channel)
         self.settings = AsyncSettingsService(channel)
         self.usage = AsyncUsageService(channel)

@@ -72,7 +72,7 @@ class AuditService:
         timeout: float | None = None,
         headers: Headers | None = None,
     ) -> Pages[AdminChange, ListAdminChangesResponse]:
-        """Lists what admins changed in the catalogue, newest first.
+        """Lists what admins changed in the catalogue and its routing rules, newest first.
 
         Needs the role admin.
 
@@ -143,7 +143,7 @@ class AsyncAuditService:
         timeout: float | None = None,
         headers: Headers | None = None,
     ) -> AsyncPages[AdminChange, ListAdminChangesResponse]:
-        """Lists what admins changed in the catalogue, newest first.
+        """Lists what admins changed in the catalogue and its routing rules, newest first.
 
         Needs the role admin.
 

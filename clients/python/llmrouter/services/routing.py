@@ -52,8 +52,8 @@ class RoutingService:
         `reject`; ROLE_REQUIRED when a user names another user; UNAUTHENTICATED; UNAVAILABLE; DEADLINE_EXCEEDED.
 
         power_level: Default: the user's preferred power level.
-        task_type: What the request is about, for instance `chat`, at most 64 characters. Noted; it changes no
-            choice yet.
+        task_type: What the request is about, for instance `chat`, at most 64 characters. Noted, and known to
+            the routing rules; it changes no choice by itself.
         fallback_count: The most fallbacks in the answer, 1 to 5. Default 3.
         required_capabilities: Only models that can do all of these: `chat`, `code`, `vision`, `tools`, `json`,
             `reasoning`, `streaming`.
@@ -130,8 +130,8 @@ class AsyncRoutingService:
         `reject`; ROLE_REQUIRED when a user names another user; UNAUTHENTICATED; UNAVAILABLE; DEADLINE_EXCEEDED.
 
         power_level: Default: the user's preferred power level.
-        task_type: What the request is about, for instance `chat`, at most 64 characters. Noted; it changes no
-            choice yet.
+        task_type: What the request is about, for instance `chat`, at most 64 characters. Noted, and known to
+            the routing rules; it changes no choice by itself.
         fallback_count: The most fallbacks in the answer, 1 to 5. Default 3.
         required_capabilities: Only models that can do all of these: `chat`, `code`, `vision`, `tools`, `json`,
             `reasoning`, `streaming`.

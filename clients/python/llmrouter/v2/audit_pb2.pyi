@@ -92,7 +92,7 @@ class AdminChange(_message.Message):
     admin_id: _builtins.str
     """Who: the `sub` of the admin's token."""
     resource: _builtins.str
-    """What kind of thing: `provider`, `model` or `platform_key`."""
+    """What kind of thing: `provider`, `model`, `routing_rule` or `platform_key`."""
     resource_id: _builtins.str
     """UUID of the thing; of its provider for a platform key."""
     action: _builtins.str

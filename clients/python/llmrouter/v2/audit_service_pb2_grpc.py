@@ -61,7 +61,7 @@ class AuditServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAdminChanges(self, request, context):
-        """Lists what admins changed in the catalogue, newest first.
+        """Lists what admins changed in the catalogue and its routing rules, newest first.
 
         Needs the role admin. Errors: INVALID_FIELD.
         """

@@ -39,7 +39,7 @@ class AuditServiceStub:
     For every user, about themselves. Errors: INVALID_FIELD.
     """
     ListAdminChanges: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ListAdminChangesRequest, _audit_service_pb2.ListAdminChangesResponse]
-    """Lists what admins changed in the catalogue, newest first.
+    """Lists what admins changed in the catalogue and its routing rules, newest first.
 
     Needs the role admin. Errors: INVALID_FIELD.
     """
@@ -55,7 +55,7 @@ class AuditServiceAsyncStub(AuditServiceStub):
     For every user, about themselves. Errors: INVALID_FIELD.
     """
     ListAdminChanges: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ListAdminChangesRequest, _audit_service_pb2.ListAdminChangesResponse]  # type: ignore[assignment]
-    """Lists what admins changed in the catalogue, newest first.
+    """Lists what admins changed in the catalogue and its routing rules, newest first.
 
     Needs the role admin. Errors: INVALID_FIELD.
     """
@@ -80,7 +80,7 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_service_pb2.ListAdminChangesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.ListAdminChangesResponse, _abc.Awaitable[_audit_service_pb2.ListAdminChangesResponse]]:
-        """Lists what admins changed in the catalogue, newest first.
+        """Lists what admins changed in the catalogue and its routing rules, newest first.
 
         Needs the role admin. Errors: INVALID_FIELD.
         """

@@ -37,6 +37,8 @@ class _ExclusionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Exclusion.V
     """Another model was asked for by its name, and no fallback to models of other names."""
     EXCLUSION_POWER_LEVEL: _Exclusion.ValueType  # 3
     """It has another power level than the one routed for, and is not the model that was asked for by its name."""
+    EXCLUSION_RULE_PROVIDER: _Exclusion.ValueType  # 12
+    """The routing rule that matched lets only other providers through."""
     EXCLUSION_OVER_BUDGET: _Exclusion.ValueType  # 4
     """The month's budget is used up, or what is left of it does not cover the request, and it is not free."""
     EXCLUSION_KEY_REQUIRED: _Exclusion.ValueType  # 5
@@ -67,6 +69,8 @@ EXCLUSION_MODEL_NAME: Exclusion.ValueType  # 10
 """Another model was asked for by its name, and no fallback to models of other names."""
 EXCLUSION_POWER_LEVEL: Exclusion.ValueType  # 3
 """It has another power level than the one routed for, and is not the model that was asked for by its name."""
+EXCLUSION_RULE_PROVIDER: Exclusion.ValueType  # 12
+"""The routing rule that matched lets only other providers through."""
 EXCLUSION_OVER_BUDGET: Exclusion.ValueType  # 4
 """The month's budget is used up, or what is left of it does not cover the request, and it is not free."""
 EXCLUSION_KEY_REQUIRED: Exclusion.ValueType  # 5
@@ -225,6 +229,32 @@ class Weights(_message.Message):
 Global___Weights: _TypeAlias = Weights  # noqa: Y015
 
 @_typing.final
+class AppliedRule(_message.Message):
+    """The routing rule that matched a request, as it was called then."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_ID_FIELD_NUMBER: _builtins.int
+    RULE_NAME_FIELD_NUMBER: _builtins.int
+    rule_id: _builtins.str
+    """UUID of the rule. It may have been changed or erased since."""
+    rule_name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        rule_id: _builtins.str = ...,
+        rule_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rule_id", b"rule_id", "rule_name", b"rule_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppliedRule: _TypeAlias = AppliedRule  # noqa: Y015
+
+@_typing.final
 class BudgetFacts(_message.Message):
     """The budget as the decision saw it."""
 
@@ -286,6 +316,8 @@ class Decision(_message.Message):
     MODEL_NAME_FIELD_NUMBER: _builtins.int
     ALLOW_FALLBACKS_FIELD_NUMBER: _builtins.int
     WITHOUT_CREDENTIAL_PROVIDER_IDS_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    RULE_PROVIDER_IDS_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """UUIDv7 of the decision."""
     user_id: _builtins.str
@@ -297,7 +329,7 @@ class Decision(_message.Message):
     task_type: _builtins.str
     """What the request said it was about."""
     strategy: _builtins.str
-    """The strategy of the user's settings."""
+    """The strategy of the routing rule if it has one, `balanced` if it has weights of its own; else of the user's settings."""
     min_context_tokens: _builtins.int
     """The context it asked for, in tokens."""
     input_tokens: _builtins.int
@@ -348,6 +380,14 @@ class Decision(_message.Message):
     def without_credential_provider_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """UUIDs of the providers without BYOK for which there was no key to use. Only looked for on behalf of the gateway."""
 
+    @_builtins.property
+    def rule(self) -> Global___AppliedRule:
+        """The routing rule that matched; power_level, strategy and weights are what it made of them. Absent: none did."""
+
+    @_builtins.property
+    def rule_provider_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """UUIDs of the only providers that the rule let through. Empty: all of them."""
+
     def __init__(
         self,
         *,
@@ -373,10 +413,12 @@ class Decision(_message.Message):
         model_name: _builtins.str = ...,
         allow_fallbacks: _builtins.bool = ...,
         without_credential_provider_ids: _abc.Iterable[_builtins.str] | None = ...,
+        rule: Global___AppliedRule | None = ...,
+        rule_provider_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "decided_at", b"decided_at", "weights", b"weights"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "decided_at", b"decided_at", "rule", b"rule", "weights", b"weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_fallbacks", b"allow_fallbacks", "budget", b"budget", "catalog_snapshot", b"catalog_snapshot", "decided_at", b"decided_at", "decision_id", b"decision_id", "degraded", b"degraded", "failing_key_provider_ids", b"failing_key_provider_ids", "fallback_count", b"fallback_count", "input_tokens", b"input_tokens", "keyed_provider_ids", b"keyed_provider_ids", "min_context_tokens", b"min_context_tokens", "model_name", b"model_name", "models", b"models", "output_tokens", b"output_tokens", "power_level", b"power_level", "required_capabilities", b"required_capabilities", "strategy", b"strategy", "task_type", b"task_type", "unhealthy_provider_ids", b"unhealthy_provider_ids", "user_id", b"user_id", "weights", b"weights", "without_credential_provider_ids", b"without_credential_provider_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_fallbacks", b"allow_fallbacks", "budget", b"budget", "catalog_snapshot", b"catalog_snapshot", "decided_at", b"decided_at", "decision_id", b"decision_id", "degraded", b"degraded", "failing_key_provider_ids", b"failing_key_provider_ids", "fallback_count", b"fallback_count", "input_tokens", b"input_tokens", "keyed_provider_ids", b"keyed_provider_ids", "min_context_tokens", b"min_context_tokens", "model_name", b"model_name", "models", b"models", "output_tokens", b"output_tokens", "power_level", b"power_level", "required_capabilities", b"required_capabilities", "rule", b"rule", "rule_provider_ids", b"rule_provider_ids", "strategy", b"strategy", "task_type", b"task_type", "unhealthy_provider_ids", b"unhealthy_provider_ids", "user_id", b"user_id", "weights", b"weights", "without_credential_provider_ids", b"without_credential_provider_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

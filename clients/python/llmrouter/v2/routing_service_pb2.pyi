@@ -38,7 +38,9 @@ class RouteRequest(_message.Message):
     power_level: _power_level_pb2.PowerLevel.ValueType
     """Default: the user's preferred power level."""
     task_type: _builtins.str
-    """What the request is about, for instance `chat`, at most 64 characters. Noted; it changes no choice yet."""
+    """What the request is about, for instance `chat`, at most 64 characters. Noted, and known to the
+    routing rules; it changes no choice by itself.
+    """
     fallback_count: _builtins.int
     """The most fallbacks in the answer, 1 to 5. Default 3."""
     min_context_tokens: _builtins.int
@@ -175,6 +177,7 @@ class RouteResponse(_message.Message):
     DEGRADED_FIELD_NUMBER: _builtins.int
     DOWNGRADED_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
     total_options: _builtins.int
     """1 + the number of fallbacks."""
     decision_id: _builtins.str
@@ -199,6 +202,10 @@ class RouteResponse(_message.Message):
     def explanation(self) -> _decision_pb2.Decision:
         """Every fact the decision was made from, and the fate of every model of the catalogue. Absent without `explain`."""
 
+    @_builtins.property
+    def rule(self) -> _decision_pb2.AppliedRule:
+        """The operator's routing rule that matched the request. Absent: none did."""
+
     def __init__(
         self,
         *,
@@ -211,10 +218,11 @@ class RouteResponse(_message.Message):
         degraded: _builtins.bool = ...,
         downgraded: _builtins.bool = ...,
         explanation: _decision_pb2.Decision | None = ...,
+        rule: _decision_pb2.AppliedRule | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "primary", b"primary"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "primary", b"primary", "rule", b"rule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog_snapshot", b"catalog_snapshot", "decision_id", b"decision_id", "degraded", b"degraded", "downgraded", b"downgraded", "explanation", b"explanation", "fallbacks", b"fallbacks", "power_level", b"power_level", "primary", b"primary", "total_options", b"total_options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog_snapshot", b"catalog_snapshot", "decision_id", b"decision_id", "degraded", b"degraded", "downgraded", b"downgraded", "explanation", b"explanation", "fallbacks", b"fallbacks", "power_level", b"power_level", "primary", b"primary", "rule", b"rule", "total_options", b"total_options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
