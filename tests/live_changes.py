@@ -9,6 +9,11 @@ from llmrouter.v2 import decision_pb2, power_level_pb2
 from llmrouter.v2.byok_service_pb2 import DeleteKeyRequest, StoreKeyRequest, UpdateKeyRequest
 from llmrouter.v2.model_service_pb2 import ListModelsRequest, UpdateModelRequest
 from llmrouter.v2.provider_service_pb2 import UpdateProviderRequest
+from llmrouter.v2.routing_rule_service_pb2 import (
+    CreateRoutingRuleRequest,
+    DeleteRoutingRuleRequest,
+    UpdateRoutingRuleRequest,
+)
 from llmrouter.v2.settings_pb2 import RoutingConfig
 from llmrouter.v2.settings_service_pb2 import UpdateSettingsRequest
 from llmrouter.v2.usage_service_pb2 import RecordUsageRequest
@@ -34,6 +39,7 @@ class Hands:
     admin: AsyncClient
     service: AsyncClient
     key_id: str = ""
+    rule_id: str = ""
     _models: dict[str, Any] = field(default_factory=dict)
 
     async def model(self, name: str) -> Any:
@@ -81,6 +87,22 @@ class Hands:
         await self.provider(OF_LOCAL, priority=PRIORITY)
         await self.rate(RATING)
 
+    async def rule(self) -> None:
+        created = await self.admin.rules.CreateRoutingRule(
+            CreateRoutingRuleRequest(
+                rule_name=f"for {self.user_id}",
+                condition=f'user_id == "{self.user_id}"',
+                power_level=power_level_pb2.PRECISION,
+            )
+        )
+        self.rule_id = created.rule_id
+
+    async def deactivate_rule(self) -> None:
+        await self.admin.rules.UpdateRoutingRule(UpdateRoutingRuleRequest(rule_id=self.rule_id, is_active=False))
+
+    async def delete_rule(self) -> None:
+        await self.admin.rules.DeleteRoutingRule(DeleteRoutingRuleRequest(rule_id=self.rule_id))
+
     async def spend(self) -> None:
         model_id = (await self.model("gpt-4o")).model_id
         await self.service.usage.RecordUsage(
@@ -108,6 +130,10 @@ def verdict(answer: RouteResponse, name: str) -> Any:
 
 def is_keyed(answer: RouteResponse) -> bool:
     return verdict(answer, KEYED).rank > 0
+
+
+def is_ruled(answer: RouteResponse) -> bool:
+    return answer.HasField("rule") and answer.power_level == power_level_pb2.PRECISION
 
 
 OF_THE_USER = {
@@ -150,6 +176,11 @@ OF_THE_CATALOGUE = {
         lambda answer: verdict(answer, PRICED).cost_usd > 900,
         undo=lambda hands: hands.price(PRICE),
     ),
+    "rule": Change(Hands.rule, is_ruled, undo=Hands.delete_rule),
+    "rule deactivated": Change(
+        Hands.deactivate_rule, lambda answer: not is_ruled(answer), prepare=Hands.rule, undo=Hands.delete_rule
+    ),
+    "rule deleted": Change(Hands.delete_rule, lambda answer: not is_ruled(answer), prepare=Hands.rule),
 }
 SPEND = Change(
     Hands.spend, lambda answer: answer.downgraded, prepare=lambda hands: hands.settings(monthly_budget_usd=1)

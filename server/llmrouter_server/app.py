@@ -20,6 +20,7 @@ from llmrouter.v2 import (
     health_service_pb2_grpc,
     model_service_pb2_grpc,
     provider_service_pb2_grpc,
+    routing_rule_service_pb2_grpc,
     routing_service_pb2_grpc,
     settings_service_pb2_grpc,
     usage_service_pb2_grpc,
@@ -62,6 +63,8 @@ from llmrouter_server.routing.router import Router
 from llmrouter_server.routing.service import RoutingService
 from llmrouter_server.routing.state import UserStates
 from llmrouter_server.routing.store import RoutingStore
+from llmrouter_server.rules.service import RoutingRuleService
+from llmrouter_server.rules.store import RuleStore
 from llmrouter_server.runtime import grpc_server, telemetry, tracing
 from llmrouter_server.runtime.auth import KeySet, TokenVerifier
 from llmrouter_server.runtime.database import Database, DatabaseUnusableError
@@ -94,6 +97,7 @@ ADD_TO_SERVER: Mapping[str, Callable[[Any, Any], None]] = {
     "ProviderService": provider_service_pb2_grpc.add_ProviderServiceServicer_to_server,
     "HealthService": health_service_pb2_grpc.add_HealthServiceServicer_to_server,
     "ModelService": model_service_pb2_grpc.add_ModelServiceServicer_to_server,
+    "RoutingRuleService": routing_rule_service_pb2_grpc.add_RoutingRuleServiceServicer_to_server,
     "ByokService": byok_service_pb2_grpc.add_ByokServiceServicer_to_server,
     "CredentialService": credential_service_pb2_grpc.add_CredentialServiceServicer_to_server,
     "AuditService": audit_service_pb2_grpc.add_AuditServiceServicer_to_server,
@@ -224,6 +228,7 @@ def _build(
         ),
         "HealthService": HealthService(monitor, catalog),
         "ModelService": ModelService(catalog, live.refresh),
+        "RoutingRuleService": RoutingRuleService(RuleStore(database), live.refresh),
         "ByokService": ByokService(keys, cipher, verifier, users.forget),
         "CredentialService": CredentialService(credentials),
         "AuditService": AuditService(reads, AdminChangeStore(database)),

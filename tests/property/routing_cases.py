@@ -99,6 +99,7 @@ needs = st.builds(
     model_name=st.none() | NAMES,
     allow_fallbacks=st.booleans(),
     without_credential=st.just(frozenset()) | st.frozensets(st.sampled_from(PROVIDER_IDS)),
+    rule_providers=st.none() | st.frozensets(st.sampled_from(PROVIDER_IDS), min_size=1),
 )
 cases = st.builds(Case, catalogues(), needs, weightings(), TOKENS)
 # Every model is a candidate, so that the laws of scores and order are not tried on one or two models.

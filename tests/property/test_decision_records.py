@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrouter_server.routing.record import (
+    AppliedRule,
     DecisionRecord,
     Facts,
     choices_of,
@@ -36,6 +37,7 @@ facts = st.builds(
     live_latencies=st.dictionaries(st.sampled_from(MODEL_IDS), st.integers(0, 10**6)),
     budget_usd=st.none() | MONEY,
     spent_usd=MONEY,
+    rule=st.none() | st.builds(AppliedRule, st.uuids(), st.text(st.characters(codec="utf-8"), max_size=8)),
 )
 
 
@@ -73,6 +75,14 @@ def test_facts_from_before_the_gateway_are_read_as_those_of_a_request_that_named
         del written[name]
     need = replace(facts.need, model_name=None, allow_fallbacks=False, without_credential=frozenset())
     assert facts_from_json(written) == replace(facts, need=need, live_latencies={})
+
+
+@given(facts)
+def test_facts_without_a_rule_are_written_as_the_release_before_rules_wrote_and_reads_them(facts: Facts) -> None:
+    without = replace(facts, need=replace(facts.need, rule_providers=None), rule=None, live_latencies={})
+    written = json.loads(facts_to_json(without, without.decide([])))
+    assert {"rule", "rule_providers"}.isdisjoint(written)
+    assert facts_from_json(written) == without
 
 
 @given(catalogues(), facts)

@@ -56,6 +56,7 @@ def unmet_needs(model: CatalogModel, need: Need) -> list[Exclusion]:
         Exclusion.PROVIDER_DISABLED: not model.provider_enabled,
         Exclusion.MODEL_NAME: is_named and is_another and not need.allow_fallbacks,
         Exclusion.POWER_LEVEL: model.power_level != need.power_level and (is_another or not is_named),
+        Exclusion.RULE_PROVIDER: need.rule_providers is not None and model.provider_id not in need.rule_providers,
         Exclusion.OVER_BUDGET: need.free_only and max(model.input_cost_per_1m, model.output_cost_per_1m) > 0,
         Exclusion.KEY_REQUIRED: model.requires_byok and model.provider_id not in need.keyed_providers,
         Exclusion.KEY_FAILING: model.requires_byok and model.provider_id in need.failing_keys,
@@ -142,7 +143,8 @@ def test_a_model_that_is_not_eligible_changes_nothing_for_the_others(
     """Add one that meets every need but one, with any price, latency and rating, anywhere in the catalogue."""
     before = case.decide()
     assume(reason is not Exclusion.PROVIDER_UNHEALTHY or (before.ranked and not before.degraded))
-    need, newcomer = case.need, UUID(int=99)
+    newcomer = UUID(int=99)
+    need = replace(case.need, rule_providers=case.need.rule_providers and case.need.rule_providers | {newcomer})
     price = 0.0 if need.free_only else price
     added = CatalogModel(
         model_id=UUID(int=5000),
@@ -185,6 +187,7 @@ def _unmet(reason: Exclusion, need: Need, newcomer: UUID) -> tuple[dict[str, Any
             {"model_name": need.model_name or "a", "allow_fallbacks": False},
         ),
         Exclusion.POWER_LEVEL: ({"model_name": "newcomer", "power_level": another_level}, {"allow_fallbacks": True}),
+        Exclusion.RULE_PROVIDER: ({}, {"rule_providers": (need.rule_providers or {*PROVIDER_IDS}) - {newcomer}}),
         Exclusion.OVER_BUDGET: ({"output_cost_per_1m": 0.0001}, {"free_only": True}),
         Exclusion.KEY_REQUIRED: ({"requires_byok": True}, {}),
         Exclusion.KEY_FAILING: ({"requires_byok": True}, {"keyed_providers": keyed, "failing_keys": failing}),

@@ -1,4 +1,4 @@
-"""ProviderService and ModelService over a real gRPC server and a database of their own."""
+"""ProviderService, ModelService and RoutingRuleService over a real gRPC server and a database of their own."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from llmrouter.v2 import (
     power_level_pb2,
     provider_service_pb2,
     provider_service_pb2_grpc,
+    routing_rule_service_pb2_grpc,
 )
 from llmrouter_server.byok.cipher import Cipher
 from llmrouter_server.byok.platform import PlatformKeyStore
 from llmrouter_server.catalog.service import ModelService, ProviderService
 from llmrouter_server.catalog.store import CatalogStore
+from llmrouter_server.rules.service import RoutingRuleService
+from llmrouter_server.rules.store import RuleStore
 from llmrouter_server.runtime.auth import Caller, Role
 from llmrouter_server.runtime.database import Database
 from llmrouter_server.runtime.grpc_server import make_server
@@ -66,6 +69,7 @@ class Refresh:
 class House(NamedTuple):
     providers: Any
     models: Any
+    rules: Any
     refresh: Refresh
     database: Database
 
@@ -83,6 +87,9 @@ async def open_house(database_url: str) -> AsyncIterator[House]:
         ProviderService(catalog, platform_keys, refresh, allow_private_endpoints=False), calls
     )
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(catalog, refresh), calls)
+    routing_rule_service_pb2_grpc.add_RoutingRuleServiceServicer_to_server(
+        RoutingRuleService(RuleStore(database), refresh), calls
+    )
     server = make_server(calls, reuse_port=False)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -90,6 +97,7 @@ async def open_house(database_url: str) -> AsyncIterator[House]:
         yield House(
             provider_service_pb2_grpc.ProviderServiceStub(channel),
             model_service_pb2_grpc.ModelServiceStub(channel),
+            routing_rule_service_pb2_grpc.RoutingRuleServiceStub(channel),
             refresh,
             database,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
+import uuid
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,12 @@ import pytest
 from catalog_things import ADMIN, new_model, new_provider
 from llmrouter_server.catalog.model import Model, ModelChanges
 from llmrouter_server.catalog.provider import Provider, ProviderChanges
-from llmrouter_server.catalog.snapshot import CatalogModel, PowerLevel, Snapshot
+from llmrouter_server.catalog.snapshot import CatalogModel, CatalogRule, PowerLevel, Snapshot
 from llmrouter_server.catalog.store import PRUNED_AT_ONCE, CatalogStore
 from llmrouter_server.errors import DomainError
 from llmrouter_server.runtime.database import Database
 
 if TYPE_CHECKING:
-    import uuid
     from collections.abc import AsyncIterator, Awaitable, Callable
 
 SET_PRIORITY = "update llm_providers set priority = $2 where id = $1"
@@ -129,29 +129,35 @@ async def test_a_past_number_gives_the_catalogue_exactly_as_it_was(
         async with database.connection() as connection:
             await connection.execute(sql)
 
-    insert_rule = "insert into llm_routing_rules (rule_name, config) values ('night', '{}')"
-    history = {await catalog.catalog_number(): await tables(database)}
-    for change in [
-        lambda: change_model(is_enabled=False),
-        lambda: change_model(input_cost_per_1m=Decimal("1.2345")),
-        lambda: change_model(model_name=f"renamed {model.id}"),
-        lambda: change_provider(is_enabled=False),
-        lambda: change_provider(name=f"renamed {provider.id}"),
-        lambda: change_provider(priority=999),
-        lambda: new_model(catalog, provider),
-        lambda: change_rules(insert_rule),
-        lambda: change_rules("update llm_routing_rules set priority = 1"),
-        lambda: change_rules("delete from llm_routing_rules"),
+    night = CatalogRule(uuid.uuid4(), "night", "now.getHours() < 6", PowerLevel.ECO)
+    cheap = dataclasses.replace(night, strategy="cost_optimized")
+    insert_rule = f"""
+    insert into llm_routing_rules (id, rule_name, strategy, config)
+    values ('{night.rule_id}', 'night', '', '{{"condition": "now.getHours() < 6", "power_level": "ECO"}}')"""
+    number = await catalog.catalog_number()
+    history = {number: Snapshot(number, await tables(database))}
+    for change, rules in [
+        (lambda: change_model(is_enabled=False), ()),
+        (lambda: change_model(input_cost_per_1m=Decimal("1.2345")), ()),
+        (lambda: change_model(model_name=f"renamed {model.id}"), ()),
+        (lambda: change_provider(is_enabled=False), ()),
+        (lambda: change_provider(name=f"renamed {provider.id}"), ()),
+        (lambda: change_provider(priority=999), ()),
+        (lambda: new_model(catalog, provider), ()),
+        (lambda: change_rules(insert_rule), (night,)),
+        (lambda: change_rules("update llm_routing_rules set strategy = 'cost_optimized'"), (cheap,)),
+        (lambda: change_rules("update llm_routing_rules set is_active = false"), ()),
+        (lambda: change_rules("delete from llm_routing_rules"), ()),
     ]:
         before = max(history)
         await change()
         after = await catalog.catalog_number()
         assert after == before + 1
-        history[after] = await tables(database)
-    assert len({hash(models) for models in history.values()}) == 8  # the rules are no part of it yet
-    for number, models in history.items():
-        assert await catalog.load_snapshot(number) == Snapshot(number, models)
-    assert await catalog.load_snapshot() == Snapshot(max(history), history[max(history)])
+        history[after] = Snapshot(after, await tables(database), rules)
+    assert len({hash((each.models, each.rules)) for each in history.values()}) == 10
+    for number, snapshot in history.items():
+        assert await catalog.load_snapshot(number) == snapshot
+    assert await catalog.load_snapshot() == history[max(history)]
 
 
 @pytest.mark.parametrize("number", [0, -1, 2**63 - 1])

@@ -20,6 +20,7 @@ from llmrouter_server.errors import DomainError
 from llmrouter_server.routing.eligibility import Exclusion, Need
 from llmrouter_server.routing.explanation import explain
 from llmrouter_server.routing.log import DecisionLog
+from llmrouter_server.routing.record import AppliedRule
 from llmrouter_server.routing.router import Asked, Router
 from llmrouter_server.routing.scoring import ONE_MILLION_EACH
 from llmrouter_server.routing.service import RoutingService
@@ -153,11 +154,13 @@ def test_every_reason_has_its_place_in_the_api() -> None:
     assert {reason.value for reason in Exclusion} == known - {"UNSPECIFIED"}
 
 
+RULE = AppliedRule(UUID(int=12), "only EU")
 DETAILS = {
     Exclusion.MODEL_DISABLED: "the model is disabled",
     Exclusion.PROVIDER_DISABLED: "p is disabled",
     Exclusion.MODEL_NAME: "gpt-4o was asked for by name",
     Exclusion.POWER_LEVEL: "is ECO, BALANCED was routed for",
+    Exclusion.RULE_PROVIDER: "the routing rule only EU lets only others through",
     Exclusion.OVER_BUDGET: (
         "costs 1234.5678 and 0.0001 US dollars per million input and output tokens, and the month's budget is used up"
     ),
@@ -182,6 +185,7 @@ async def test_each_reason_is_told_with_its_figures(house: House, reason: Exclus
         Exclusion.PROVIDER_DISABLED: ({"provider_enabled": False}, {}),
         Exclusion.MODEL_NAME: ({"model_name": "gpt-4o-mini"}, {"model_name": "gpt-4o"}),
         Exclusion.POWER_LEVEL: ({"power_level": PowerLevel.ECO}, {}),
+        Exclusion.RULE_PROVIDER: ({}, {"rule_providers": {fit.provider_id}}),
         Exclusion.OVER_BUDGET: ({"input_cost_per_1m": 1234.5678, "output_cost_per_1m": 0.0001}, {"free_only": True}),
         Exclusion.KEY_REQUIRED: ({"requires_byok": True}, {}),
         Exclusion.KEY_FAILING: (
@@ -201,7 +205,7 @@ async def test_each_reason_is_told_with_its_figures(house: House, reason: Exclus
         capabilities=frozenset({"chat", "vision", "reasoning"}),
     )
     catalogue = Snapshot(snapshot.number, (replace(model, **of_model), other))
-    told = explain(*decided(catalogue, replace(FACTS, need=replace(need, **of_need))))
+    told = explain(*decided(catalogue, replace(FACTS, need=replace(need, **of_need), rule=RULE)))
     assert [each.rank for each in told.models] == [1, 0]
     assert decision_pb2.Exclusion.Name(told.models[1].exclusion) == f"EXCLUSION_{reason.value}"
     assert told.models[1].exclusion_detail == DETAILS[reason]

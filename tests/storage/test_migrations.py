@@ -123,3 +123,17 @@ async def test_is_current_only_after_all_are_applied(empty_database: EmptyDataba
     await migrate(url, say=ignore)
     assert await migrations.is_current(connection)
     await connection.close()
+
+
+async def test_rules_from_before_anything_read_them_do_not_begin_to_hold(empty_database: EmptyDatabase) -> None:
+    url = await empty_database()
+    await migrate(url, say=ignore, migrations=load()[:15])
+    connection = await asyncpg.connect(url)
+    insert = "insert into llm_routing_rules (rule_name, config) values ('idea', '{\"weights\": [1]}')"
+    await connection.execute(insert)
+    await migrate(url, say=ignore)
+    newest = "select rules from llm_catalog_snapshots order by number desc limit 1"
+    assert await connection.fetchval(newest) == "[]"
+    kept = await connection.fetchrow("select is_active, strategy, config from llm_routing_rules")
+    assert tuple(kept) == (False, "", '{"before": {"weights": [1]}}')
+    await connection.close()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from llmrouter_server.byok.live_keys import KeptKey
-    from llmrouter_server.catalog.snapshot import CatalogModel
+    from llmrouter_server.catalog.snapshot import CatalogModel, CatalogRule
     from llmrouter_server.routing.record import DecisionRecord
     from llmrouter_server.routing.selection import Decision
 
@@ -61,13 +61,15 @@ class World:
     models: list[CatalogModel] = field(default_factory=lambda: list(MODELS))
     snapshot: Snapshot | None = None
     now: datetime = NOW
+    rules: list[CatalogRule] = field(default_factory=list)
 
     async def get(self, _user_id: UUID) -> UserState:
         return self.user
 
     async def current(self) -> Snapshot:
-        if self.snapshot is None or self.snapshot.models != tuple(self.models):
-            self.snapshot = Snapshot(7, tuple(self.models))
+        held = tuple(self.models), tuple(self.rules)
+        if self.snapshot is None or (self.snapshot.models, self.snapshot.rules) != held:
+            self.snapshot = Snapshot(7, *held)
         return self.snapshot
 
     def view(self) -> View:

@@ -19,6 +19,7 @@ from llmrouter_server.rules.condition import (
     ConditionError,
     NotEvaluatedError,
     Situation,
+    bind,
     compile_condition,
 )
 
@@ -37,7 +38,7 @@ OF_ONE_COMPREHENSION = "must have no all, exists, exists_one, filter or map with
 
 
 def holds(text: str, **changes: Any) -> bool:
-    return Condition(text).holds(replace(SITUATION, **changes))
+    return Condition(text).holds(bind(replace(SITUATION, **changes)))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +152,7 @@ def test_any_text_is_a_condition_or_refused_with_a_reason(text: str) -> None:
         except ConditionError as error:
             problem = str(error)
         else:
-            assert condition.holds(SITUATION) in {True, False}
+            assert condition.holds(bind(SITUATION)) in {True, False}
             return
         assert problem.startswith("must ")
 

@@ -24,6 +24,7 @@ NEED = Need(
     capabilities={"chat", "tools"},
     context_tokens=8192,
     without_credential={UNPAID_PROVIDER},
+    rule_providers={UUID(int=number) for number in range(1, 6)},
 )
 # Meets NEED in every respect, and the context exactly.
 FIT = replace(
@@ -59,6 +60,7 @@ def test_a_model_that_meets_every_need_is_a_candidate() -> None:
         ({"provider_enabled": False}, Exclusion.PROVIDER_DISABLED),
         ({"power_level": PowerLevel.BALANCED}, Exclusion.POWER_LEVEL),
         ({"power_level": PowerLevel.PRECISION}, Exclusion.POWER_LEVEL),
+        ({"provider_id": UUID(int=6)}, Exclusion.RULE_PROVIDER),
         ({"provider_id": UUID(int=3)}, Exclusion.KEY_REQUIRED),
         ({"provider_id": REFUSING_PROVIDER}, Exclusion.KEY_FAILING),
         ({"provider_id": UNPAID_PROVIDER, "requires_byok": False}, Exclusion.NO_CREDENTIAL),
@@ -85,6 +87,7 @@ def test_of_several_unmet_needs_the_first_is_the_reason() -> None:
         failing_keys={PROVIDER},
         without_credential={PROVIDER},
         unhealthy_providers={PROVIDER},
+        rule_providers={OTHER_PROVIDER},
     )
     model = replace(
         FIT,
@@ -101,6 +104,7 @@ def test_of_several_unmet_needs_the_first_is_the_reason() -> None:
         ({"provider_enabled": True}, {}),
         ({}, {"allow_fallbacks": True}),
         ({"power_level": PowerLevel.ECO}, {}),
+        ({}, {"rule_providers": None}),
         ({"input_cost_per_1m": 0.0, "output_cost_per_1m": 0.0}, {}),
         ({}, {"keyed_providers": {PROVIDER}}),
         ({"requires_byok": False}, {}),

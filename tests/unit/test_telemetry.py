@@ -195,7 +195,7 @@ def test_a_metric_is_named_and_explained_as_prometheus_asks(name: str) -> None:
     assert re.fullmatch(r"[A-Z0-9].*\.", family.documentation)
     assert set(metric._labelnames) <= {
         *["method", "code", "state", "queue", "cache", "result", "provider", "model", "power_level", "flag", "reason"],
-        *["status", "outcome", "purpose", "payer"],
+        *["status", "outcome", "purpose", "payer", "rule"],
     }
     if "in seconds" in family.documentation:
         assert family.name.endswith("_seconds")

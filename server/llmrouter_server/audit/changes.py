@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from llmrouter_server.runtime.database import Database
 
-Resource: TypeAlias = Literal["provider", "model", "platform_key"]
+Resource: TypeAlias = Literal["provider", "model", "routing_rule", "platform_key"]
 Action: TypeAlias = Literal["create", "update", "disable", "delete"]
 
 # clock_timestamp, because a change may have waited for the lock of the thing it changes.

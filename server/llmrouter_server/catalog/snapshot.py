@@ -50,12 +50,30 @@ class CatalogModel:
     """Empty in snapshots from before it was kept."""
 
 
+@dataclass(frozen=True, slots=True)
+class CatalogRule:
+    """An active routing rule: its condition, and what it makes of the requests that meet it."""
+
+    rule_id: UUID
+    rule_name: str
+    condition: str = ""
+    """In CEL; empty: it always holds."""
+    power_level: PowerLevel | None = None
+    strategy: str | None = None
+    weights: tuple[float, float, float] | None = None
+    """Of cost, latency and quality."""
+    provider_ids: frozenset[UUID] = frozenset()
+    """The only providers that it lets through; empty: all of them."""
+
+
 @dataclass(frozen=True)
 class Snapshot:
-    """All models, enabled or not, as they were when the catalogue had this number."""
+    """All models, enabled or not, and the active rules, as they were when the catalogue had this number."""
 
     number: int
     models: tuple[CatalogModel, ...]
+    rules: tuple[CatalogRule, ...] = ()
+    """In the order in which they are tried."""
 
     @cached_property
     def providers(self) -> tuple[CatalogModel, ...]:

@@ -100,8 +100,8 @@ where m.id = $1 and p.id = m.provider_id
 returning {_MODEL}"""  # noqa: S608 - a constant list of columns
 
 CATALOG_NUMBER = "select number from llm_catalog_version"
-NEWEST_SNAPSHOT = "select number, models from llm_catalog_snapshots order by number desc limit 1"
-PAST_SNAPSHOT = "select number, models from llm_catalog_snapshots where number = $1"
+NEWEST_SNAPSHOT = "select number, models, rules from llm_catalog_snapshots order by number desc limit 1"
+PAST_SNAPSHOT = "select number, models, rules from llm_catalog_snapshots where number = $1"
 # The newest is not superseded. So many at once, that each statement ends in good time.
 PRUNE_SNAPSHOTS = """
 with pruned as (
@@ -276,7 +276,7 @@ class CatalogStore:
                 row = await connection.fetchrow(PAST_SNAPSHOT, number)
         if row is None:
             raise errors.not_found("snapshot")
-        return read_snapshot(row["number"], row["models"])
+        return read_snapshot(row["number"], row["models"], row["rules"])
 
     async def prune_snapshots(self, before: datetime) -> None:
         """Delete the snapshots that were superseded before then; never the newest."""

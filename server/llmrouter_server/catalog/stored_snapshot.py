@@ -1,22 +1,22 @@
-"""Snapshots as the database keeps them: one JSON object a model, written by llm_catalog_models()."""
+"""Snapshots as the database keeps them: JSON, written by llm_catalog_models() and llm_catalog_rules()."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from llmrouter_server.catalog.snapshot import CatalogModel, PowerLevel, Snapshot
+from llmrouter_server.catalog.snapshot import CatalogModel, CatalogRule, PowerLevel, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
-def read_snapshot(number: int, models: Iterable[Mapping[str, Any]]) -> Snapshot:
+def read_snapshot(number: int, models: Iterable[Mapping[str, Any]], rules: Iterable[Mapping[str, Any]]) -> Snapshot:
     """Read the snapshot of this number.
 
     Its prices and ratings have few enough digits to be the same floats whether they come through JSON or a Decimal.
     """
-    return Snapshot(number, tuple(_model(model) for model in models))
+    return Snapshot(number, tuple(map(_model, models)), tuple(map(_rule, rules)))
 
 
 def _model(stored: Mapping[str, Any]) -> CatalogModel:
@@ -39,4 +39,18 @@ def _model(stored: Mapping[str, Any]) -> CatalogModel:
         model_enabled=stored["model_enabled"],
         provider_enabled=stored["provider_enabled"],
         provider_type=stored.get("provider_type", ""),
+    )
+
+
+def _rule(stored: Mapping[str, Any]) -> CatalogRule:
+    config = stored["config"]
+    level, weights = config.get("power_level"), config.get("weights")
+    return CatalogRule(
+        rule_id=UUID(stored["rule_id"]),
+        rule_name=stored["rule_name"],
+        condition=config.get("condition", ""),
+        power_level=PowerLevel[level] if level else None,
+        strategy=stored["strategy"],
+        weights=(weights["cost"], weights["latency"], weights["quality"]) if weights else None,
+        provider_ids=frozenset(map(UUID, config.get("provider_ids", ()))),
     )

@@ -21,6 +21,7 @@ class Exclusion(enum.Enum):
     PROVIDER_DISABLED = "PROVIDER_DISABLED"
     MODEL_NAME = "MODEL_NAME"
     POWER_LEVEL = "POWER_LEVEL"
+    RULE_PROVIDER = "RULE_PROVIDER"
     OVER_BUDGET = "OVER_BUDGET"
     KEY_REQUIRED = "KEY_REQUIRED"
     KEY_FAILING = "KEY_FAILING"
@@ -50,6 +51,8 @@ class Need:
     """Whether models of other names, of the power level, may stand in for it."""
     without_credential: AbstractSet[UUID] = frozenset()
     """Providers without BYOK that could not be paid: there is no key, of anybody, that could be used."""
+    rule_providers: AbstractSet[UUID] | None = None
+    """The only providers that the routing rule lets through; None: all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ def select_eligible(models: Iterable[CatalogModel], need: Need) -> Eligibility:
     return Eligibility(tuple(healthy), tuple(excluded), degraded=False)
 
 
-def _exclusion(model: CatalogModel, need: Need) -> Exclusion | None:
+def _exclusion(model: CatalogModel, need: Need) -> Exclusion | None:  # noqa: PLR0911 - one for each reason
     """Return the first reason, in the order of Exclusion. Branches, because this runs for every model every time."""
     if not (model.model_enabled and model.provider_enabled):
         return Exclusion.PROVIDER_DISABLED if model.model_enabled else Exclusion.MODEL_DISABLED
@@ -93,6 +96,8 @@ def _exclusion(model: CatalogModel, need: Need) -> Exclusion | None:
             return Exclusion.MODEL_NAME
         if model.power_level is not need.power_level:
             return Exclusion.POWER_LEVEL
+    if need.rule_providers is not None and model.provider_id not in need.rule_providers:
+        return Exclusion.RULE_PROVIDER
     if need.free_only and (model.input_cost_per_1m or model.output_cost_per_1m):
         return Exclusion.OVER_BUDGET
     return _unusable(model, need)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from llmrouter_server.catalog.snapshot import CatalogModel
     from llmrouter_server.routing.eligibility import Need
-    from llmrouter_server.routing.record import DecisionRecord, Facts
+    from llmrouter_server.routing.record import AppliedRule, DecisionRecord, Facts
     from llmrouter_server.routing.scoring import Scored
     from llmrouter_server.routing.selection import Decision
 
@@ -52,11 +52,18 @@ def explain(record: DecisionRecord, decision: Decision) -> decision_pb2.Decision
         model_name=need.model_name or "",
         allow_fallbacks=need.allow_fallbacks,
         without_credential_provider_ids=_ids(need.without_credential),
+        rule=rule_message(facts.rule),
+        rule_provider_ids=_ids(need.rule_providers or ()),
         models=[
             *(_candidate(scored, rank, facts) for rank, scored in enumerate(decision.ranked, start=1)),
             *(_excluded(model, reason, facts) for model, reason in excluded),
         ],
     )
+
+
+def rule_message(rule: AppliedRule | None) -> decision_pb2.AppliedRule | None:
+    """Write the rule that a request matched, if there is one."""
+    return None if rule is None else decision_pb2.AppliedRule(rule_id=str(rule.id), rule_name=rule.name)
 
 
 def _ids(ids: Iterable[UUID]) -> list[str]:
@@ -97,6 +104,7 @@ def _detail(model: CatalogModel, reason: Exclusion, facts: Facts) -> str:
         Exclusion.PROVIDER_DISABLED: f"{model.provider_name} is disabled",
         Exclusion.MODEL_NAME: f"{need.model_name} was asked for by name",
         Exclusion.POWER_LEVEL: f"is {model.power_level.name}, {need.power_level.name} was routed for",
+        Exclusion.RULE_PROVIDER: f"the routing rule {facts.rule.name if facts.rule else ''} lets only others through",
         Exclusion.OVER_BUDGET: (
             f"costs {_price(model.input_cost_per_1m)} and {_price(model.output_cost_per_1m)} US dollars per million "
             f"input and output tokens, and {_shortage(facts)}"

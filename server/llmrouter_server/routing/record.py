@@ -27,6 +27,14 @@ MAX_MILLISECONDS = 253_402_300_799_000
 
 
 @dataclass(frozen=True, slots=True)
+class AppliedRule:
+    """The routing rule that a request matched, as it was called then."""
+
+    id: UUID
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything but the catalogue that a decision is made from, and what else it says of itself."""
 
@@ -40,6 +48,8 @@ class Facts:
     """Milliseconds by model; at least those of the candidates that are better known than by the catalogue."""
     budget_usd: Decimal | None = None
     spent_usd: Decimal = Decimal(0)
+    rule: AppliedRule | None = None
+    """What it made of the request is in the need and in the weights."""
 
     def decide(self, models: Iterable[CatalogModel]) -> Decision:
         """Make the decision, or make it again."""
@@ -94,13 +104,15 @@ def moment_of(decision_id: UUID) -> datetime:
 
 def facts_to_json(facts: Facts, decision: Decision) -> str:
     """Write the facts of a decision: those it was made from, which are written once, and the others."""
-    others = {
+    others: dict[str, object] = {
         "strategy": facts.strategy,
         "fallback_count": facts.fallback_count,
         "task_type": facts.task_type,
         "budget_usd": str(facts.budget_usd) if facts.budget_usd is not None else None,
         "spent_usd": str(facts.spent_usd),
     }
+    if facts.rule is not None:
+        others["rule"] = [str(facts.rule.id), facts.rule.name]
     return decision.once("facts", lambda: _decisive_to_json(facts, decision))[:-1] + "," + _to_json(others)[1:]
 
 
@@ -116,6 +128,7 @@ def _decisive_to_json(facts: Facts, decision: Decision) -> str:
 def _need_to_json(facts: Facts, decision: Decision) -> str:
     """Of the live latencies only the candidates' are kept: no other can change the decision."""
     need, live = facts.need, facts.live_latencies
+    ruled = {} if need.rule_providers is None else {"rule_providers": sorted(map(str, need.rule_providers))}
     return _to_json(
         {
             "power_level": need.power_level.name,
@@ -127,6 +140,7 @@ def _need_to_json(facts: Facts, decision: Decision) -> str:
             "model_name": need.model_name,
             "allow_fallbacks": need.allow_fallbacks,
             "without_credential": sorted(map(str, need.without_credential)),
+            **ruled,
             "live_latencies": {
                 str(model.model_id): live[model.model_id]
                 for model in decision.selection.candidates.models
@@ -139,8 +153,9 @@ def _need_to_json(facts: Facts, decision: Decision) -> str:
 def facts_from_json(value: Mapping[str, Any]) -> Facts:
     """Read facts; KeyError or ValueError when they are not what facts_to_json wrote.
 
-    Facts from before the gateway lack what only it asks for.
+    Facts from before the gateway lack what only it asks for, and those without a rule what a rule does.
     """
+    rule, rule_providers = value.get("rule"), value.get("rule_providers")
     return Facts(
         need=Need(
             power_level=PowerLevel[value["power_level"]],
@@ -153,6 +168,7 @@ def facts_from_json(value: Mapping[str, Any]) -> Facts:
             model_name=value.get("model_name"),
             allow_fallbacks=value.get("allow_fallbacks", False),
             without_credential=frozenset(map(UUID, value.get("without_credential", ()))),
+            rule_providers=frozenset(map(UUID, rule_providers)) if rule_providers is not None else None,
         ),
         weights=Weights(*value["weights"]),
         tokens=Tokens(*value["tokens"]),
@@ -162,6 +178,7 @@ def facts_from_json(value: Mapping[str, Any]) -> Facts:
         live_latencies={UUID(model): latency for model, latency in value["live_latencies"].items()},
         budget_usd=Decimal(value["budget_usd"]) if value["budget_usd"] is not None else None,
         spent_usd=Decimal(value["spent_usd"]),
+        rule=AppliedRule(UUID(rule[0]), rule[1]) if rule is not None else None,
     )
 
 

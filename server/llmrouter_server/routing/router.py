@@ -16,9 +16,11 @@ from llmrouter_server.catalog.snapshot import PowerLevel, one_of_each_provider
 from llmrouter_server.routing.decisions import MOST_VERDICTS, Decisions
 from llmrouter_server.routing.eligibility import Need, select_eligible
 from llmrouter_server.routing.payment import find_keys, find_unpayable
-from llmrouter_server.routing.record import DecisionRecord, Facts, choices_of
-from llmrouter_server.routing.scoring import PRESETS, Tokens, Weights
+from llmrouter_server.routing.record import AppliedRule, DecisionRecord, Facts, choices_of
+from llmrouter_server.routing.scoring import ONE_MILLION_EACH, PRESETS, Tokens, Weights
 from llmrouter_server.routing.state import NO_KEYS, NOBODY
+from llmrouter_server.rules.condition import Situation
+from llmrouter_server.rules.matching import ActiveRules
 from llmrouter_server.runtime import telemetry
 
 if TYPE_CHECKING:
@@ -29,11 +31,15 @@ if TYPE_CHECKING:
     from llmrouter_server.byok.live_keys import KeptKey, PlatformKeys
     from llmrouter_server.byok.store import SealedKey
     from llmrouter_server.catalog.live import LiveCatalog
-    from llmrouter_server.catalog.snapshot import CatalogModel, Snapshot
+    from llmrouter_server.catalog.snapshot import CatalogModel, CatalogRule, Snapshot
     from llmrouter_server.routing.log import DecisionLog
     from llmrouter_server.routing.selection import Decision, Selection
     from llmrouter_server.routing.state import UserState, UserStates
-    from llmrouter_server.settings.preferences import RoutingConfig
+    from llmrouter_server.settings.preferences import Preferences, RoutingConfig
+
+
+BALANCED = "balanced"
+MINUTE = timedelta(minutes=1)
 
 
 class Health(Protocol):
@@ -94,6 +100,8 @@ class Made:
     facts: Facts
     decision: Decision
     counts: telemetry.Increments
+    ends_at: datetime | None
+    """When the minute is over, if a rule's condition looks at the time."""
 
     def holds(self, asked: Asked, user: UserState, snapshot: Snapshot, view: HealthView) -> bool:
         """Tell whether it was made from these very objects: what changes is another object from then on."""
@@ -131,6 +139,8 @@ class Router:
         self._made: dict[int, Made] = {}
         """By the id of what was asked; who asks the same again hands over the same object."""
         self._snapshot: Snapshot | None = None
+        self._rules = ActiveRules(())
+        """Those of the snapshot."""
 
     async def route(self, asked: Asked) -> Routed:
         """Decide, and have the decision kept. NO_ELIGIBLE_MODEL; BUDGET_EXCEEDED."""
@@ -139,7 +149,11 @@ class Router:
         platform = await self._platform_keys.current() if asked.needs_credential else NO_KEYS
         view = self._health.view()
         made = self._made.get(id(asked))
-        if made is None or not made.holds(asked, user, snapshot, view):
+        if (
+            made is None
+            or not made.holds(asked, user, snapshot, view)
+            or (made.ends_at is not None and made.ends_at <= self._now())
+        ):
             made = self._make(asked, user, snapshot, view, platform)
         decision = made.decision
         telemetry.count(made.counts)
@@ -189,22 +203,40 @@ class Router:
     def _make(
         self, asked: Asked, user: UserState, snapshot: Snapshot, view: HealthView, platform: Mapping[UUID, KeptKey]
     ) -> Made:
-        """Decide. What may be asked again, and time alone does not change, is kept."""
-        facts, decision = self._decide(snapshot, self._facts(asked, user, view, snapshot, platform), view)
-        made = Made(asked, user, snapshot, view, facts, decision, _counts(decision, facts))
-        if snapshot is not self._snapshot or (len(self._made) + 1) * len(snapshot.models) > MOST_VERDICTS:
-            self._snapshot = snapshot
+        """Decide. What may be asked again, and time alone does not change before the minute is over, is kept."""
+        if snapshot is not self._snapshot:
+            self._snapshot, self._rules = snapshot, ActiveRules(snapshot.rules)
             self._made.clear()
+        elif (len(self._made) + 1) * len(snapshot.models) > MOST_VERDICTS:
+            self._made.clear()
+        now = self._now()
+        minute = now.replace(second=0, microsecond=0)
+        rule = self._rules.first_match(_situation(asked, user.preferences, minute)) if self._rules else None
+        facts = self._facts(asked, user, view, snapshot, platform, rule=rule, now=now)
+        facts, decision = self._decide(snapshot, facts, view)
+        ends_at = minute + MINUTE if self._rules.use_now else None
+        made = Made(asked, user, snapshot, view, facts, decision, _counts(decision, facts), ends_at)
         if not (asked.needs_credential or user.refused_at or view.probe_due):
             self._made[id(asked)] = made
         return made
 
+    @staticmethod
     def _facts(
-        self, asked: Asked, user: UserState, view: HealthView, snapshot: Snapshot, platform: Mapping[UUID, KeptKey]
+        asked: Asked,
+        user: UserState,
+        view: HealthView,
+        snapshot: Snapshot,
+        platform: Mapping[UUID, KeptKey],
+        *,
+        rule: CatalogRule | None,
+        now: datetime,
     ) -> Facts:
-        now, preferences = self._now(), user.preferences
+        preferences = user.preferences
+        strategy, weights = _weighed(rule, preferences.routing_config)
         named = snapshot.levels.get(asked.model_name, ()) if asked.model_name is not None else ()
         level = asked.power_level or min(named, key=_by_value, default=preferences.preferred_power_level)
+        if rule is not None and rule.power_level is not None:
+            level = rule.power_level
         budget, failing = preferences.monthly_budget_usd, user.failing_keys(now)
         is_downgraded = asked.free_only or user.is_over_budget
         if is_downgraded:
@@ -226,17 +258,19 @@ class Router:
                 if asked.needs_credential
                 else NOBODY
             ),
+            rule_providers=(rule.provider_ids or None) if rule is not None else None,
         )
         return Facts(
             need=need,
-            weights=_weights(preferences.routing_config),
+            weights=weights,
             tokens=asked.tokens,
-            strategy=preferences.routing_config.strategy,
+            strategy=strategy,
             fallback_count=asked.fallback_count,
             task_type=asked.task_type,
             live_latencies=view.live_latencies,
             budget_usd=budget,
             spent_usd=user.spent_usd,
+            rule=AppliedRule(rule.rule_id, rule.rule_name) if rule is not None else None,
         )
 
     def _decide(self, snapshot: Snapshot, facts: Facts, view: HealthView) -> tuple[Facts, Decision]:
@@ -265,6 +299,30 @@ def _weights(config: RoutingConfig) -> Weights:
     return PRESETS.get(config.strategy, own)
 
 
+def _weighed(rule: CatalogRule | None, config: RoutingConfig) -> tuple[str, Weights]:
+    """Return the strategy and the weights: the rule's, if it has any, else those of the user's settings."""
+    if rule is not None and rule.weights is not None:
+        return BALANCED, Weights(*rule.weights)
+    if rule is not None and rule.strategy is not None:
+        return rule.strategy, PRESETS.get(rule.strategy, Weights())
+    return config.strategy, _weights(config)
+
+
+def _situation(asked: Asked, preferences: Preferences, minute: datetime) -> Situation:
+    tokens = Tokens() if asked.tokens is ONE_MILLION_EACH else asked.tokens  # which stands for no estimate
+    return Situation(
+        task_type=asked.task_type,
+        power_level=(asked.power_level or preferences.preferred_power_level).name,
+        model=asked.model_name or "",
+        required_capabilities=sorted(asked.capabilities),
+        min_context_tokens=asked.context_tokens,
+        input_tokens=tokens.input,
+        output_tokens=tokens.output,
+        user_id=str(asked.user_id),
+        now=minute,
+    )
+
+
 def _seconds_to_next_month(now: datetime) -> int:
     next_month = (now.replace(day=1, hour=0, minute=0, second=0, microsecond=0) + timedelta(days=32)).replace(day=1)
     return max(1, int((next_month - now).total_seconds()))
@@ -276,6 +334,8 @@ def _counts(decision: Decision, facts: Facts) -> telemetry.Increments:
         model = decision.primary.model
         chosen = telemetry.counter(telemetry.DECISIONS, model.provider_name, model.model_name, model.power_level.name)
         counted.append((chosen.child, 1))
+    if facts.rule is not None:
+        counted.append((telemetry.RULES.labels(facts.rule.name, "matched"), 1))
     if decision.degraded:
         counted.append((telemetry.DECISIONS_FLAGGED.labels("degraded"), 1))
     if facts.need.free_only:

@@ -9,7 +9,7 @@ from llmrouter.v2 import decision_pb2, routing_service_pb2, routing_service_pb2_
 from llmrouter_server import errors
 from llmrouter_server.catalog.power_level import power_level_message, read_power_level
 from llmrouter_server.catalog.snapshot import CAPABILITIES
-from llmrouter_server.routing.explanation import explain
+from llmrouter_server.routing.explanation import explain, rule_message
 from llmrouter_server.routing.router import Asked
 from llmrouter_server.routing.scoring import ONE_MILLION_EACH, Scored, Tokens
 from llmrouter_server.runtime.auth import Role
@@ -108,7 +108,8 @@ def _asked(user_id: UUID, sent: bytes) -> Asked:
 def _answer(routed: Routed) -> bytes:
     """Write the answer. Protobuf messages one after the other are one: each field is in one of them."""
     record, decision = routed.record, routed.decision
-    written = decision.once(("answer", record.facts.fallback_count), lambda: _without_id(record, decision))
+    told_apart = "answer", record.facts.fallback_count, record.facts.rule
+    written = decision.once(told_apart, lambda: _without_id(record, decision))
     return written + _ID + str(record.id).encode()
 
 
@@ -123,6 +124,7 @@ def _without_id(record: DecisionRecord, decision: Decision) -> bytes:
         power_level=power_level_message(record.facts.need.power_level),
         degraded=decision.degraded,
         downgraded=record.facts.need.free_only,
+        rule=rule_message(record.facts.rule),
     ).SerializeToString()
 
 

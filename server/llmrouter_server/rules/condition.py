@@ -9,7 +9,7 @@ import functools
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from google.protobuf import descriptor_pool
 
@@ -57,6 +57,16 @@ class Situation:
     """In UTC, in whole minutes."""
 
 
+Bound: TypeAlias = Any
+"""A situation as CEL takes it."""
+
+
+def bind(situation: Situation) -> Bound:
+    """Prepare a situation for the evaluation of any number of conditions."""
+    _, environment = _cel()
+    return environment.Activation({name: getattr(situation, name) for name in Situation.__slots__})
+
+
 class Condition:
     """A condition, ready to be evaluated. Use it from one thread."""
 
@@ -65,11 +75,10 @@ class Condition:
         self._expression = _compile(text)
         self.uses_now = "now" in text
 
-    def holds(self, situation: Situation) -> bool:
-        """Evaluate it; NotEvaluatedError."""
-        variables = {name: getattr(situation, name) for name in Situation.__slots__}
+    def holds(self, bound: Bound) -> bool:
+        """Evaluate it for a situation that was bound; NotEvaluatedError."""
         try:
-            value = self._expression.eval(data=variables).value()
+            value = self._expression.eval(bound).value()
         except Exception as error:
             raise NotEvaluatedError(str(error)) from error
         if not isinstance(value, bool):

@@ -121,6 +121,11 @@ for _flag in ("degraded", "downgraded"):
 EXCLUSIONS = prometheus_client.Counter(
     "llmrouter_exclusions", "Models excluded from routing decisions, by reason.", ["reason"]
 )
+RULES = prometheus_client.Counter(
+    "llmrouter_rules",
+    "Routing rules, by what came of them: matched a request, or failed to be evaluated.",
+    ["rule", "outcome"],
+)
 PROVIDER_HEALTH = prometheus_client.Gauge(
     "llmrouter_provider_health",
     "1 for the status that a provider has, 0 for the others; where workers do not agree, 1 for each one's.",
