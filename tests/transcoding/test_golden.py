@@ -17,6 +17,7 @@ CHANGES_THE_MODELS = {
     "models_get",
     "models_list_with_disabled",
     "models_update",
+    "rules_list",
 }
 
 
