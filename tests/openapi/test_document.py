@@ -116,7 +116,7 @@ def test_what_is_required_and_what_may_be_absent(document: dict[str, Any]) -> No
     absent = set(schema(document, "Settings")["properties"]) - set(schema(document, "Settings")["required"])
     assert absent == {"monthly_budget_usd", "updated_at"}
     absent = set(schema(document, "RouteResponse")["properties"]) - set(schema(document, "RouteResponse")["required"])
-    assert absent == {"explanation"}
+    assert absent == {"explanation", "rule"}
     assert "required" not in schema(document, "RoutingConfigInput")
     assert len(schema(document, "RoutingConfig")["required"]) == 4
 

@@ -35,6 +35,13 @@ from llmrouter.v2.provider_service_pb2 import (
     SetPlatformKeyRequest,
     UpdateProviderRequest,
 )
+from llmrouter.v2.routing_rule_service_pb2 import (
+    CreateRoutingRuleRequest,
+    DeleteRoutingRuleRequest,
+    GetRoutingRuleRequest,
+    ListRoutingRulesRequest,
+    UpdateRoutingRuleRequest,
+)
 from llmrouter.v2.routing_service_pb2 import GetDecisionRequest, RouteRequest
 from llmrouter.v2.settings_pb2 import RoutingConfig
 from llmrouter.v2.settings_service_pb2 import GetSettingsRequest, UpdateSettingsRequest
@@ -145,6 +152,11 @@ ATTEMPTS: list[Attempt] = [
     ("models", "CreateModel", lambda o: CreateModelRequest(provider_id=o.provider_id), "ROLE_REQUIRED"),
     ("models", "UpdateModel", lambda o: UpdateModelRequest(model_id=o.model_id), "ROLE_REQUIRED"),
     ("models", "DisableModel", lambda o: DisableModelRequest(model_id=o.model_id), "ROLE_REQUIRED"),
+    ("rules", "ListRoutingRules", lambda _: ListRoutingRulesRequest(), "ROLE_REQUIRED"),
+    ("rules", "GetRoutingRule", lambda o: GetRoutingRuleRequest(rule_id=o.provider_id), "ROLE_REQUIRED"),
+    ("rules", "CreateRoutingRule", lambda _: CreateRoutingRuleRequest(rule_name="x"), "ROLE_REQUIRED"),
+    ("rules", "UpdateRoutingRule", lambda o: UpdateRoutingRuleRequest(rule_id=o.provider_id), "ROLE_REQUIRED"),
+    ("rules", "DeleteRoutingRule", lambda o: DeleteRoutingRuleRequest(rule_id=o.provider_id), "ROLE_REQUIRED"),
     ("byok", "StoreKey", lambda o: StoreKeyRequest(provider_id=o.provider_id, api_key="sk-other-others-own"), None),
     ("byok", "ListKeys", lambda _: ListKeysRequest(), None),
     ("byok", "UpdateKey", lambda o: UpdateKeyRequest(key_id=o.key_id, is_active=False), "RESOURCE_NOT_FOUND"),
