@@ -75,6 +75,7 @@ def test_a_condition_knows_the_request_the_user_and_the_time(text: str) -> None:
         ("now", "must be of type bool, not timestamp"),
         ("input_tokens + 1", "must be of type bool, not int"),
         ("dyn(true)", "must be of type bool, not dyn"),
+        ("{[1]: 1}", "must be a CEL expression: Unsupported map key type"),
         ("llmrouter.v2.Model{} == llmrouter.v2.Model{}", "undeclared reference to 'llmrouter.v2.Model'"),
         ("(" * 100 + "true" + ")" * 100, "must not be nested as deeply"),
         ("[1].all(x, [1].all(y, x == y))", OF_ONE_COMPREHENSION),

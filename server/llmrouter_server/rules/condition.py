@@ -25,7 +25,7 @@ MAX_PROBLEM_CHARS = 300
 MOST_KEPT = 1024
 """How many conditions are kept compiled."""
 _PLACE = re.compile(r"ERROR: <input>:\d+:(\d+): (.*)")
-_OPERATOR = re.compile(r"'_?(\W{1,2})_'")
+_OPERATOR, _BARE = re.compile(r"'_?(\W{1,2})_'"), r"'\1'"
 _ZONE = re.compile(r"[A-Z][A-Za-z0-9_+-]*(/[A-Z][A-Za-z0-9_+-]*){0,2}|[+-]?\d\d:\d\d", re.ASCII)
 """A name of the time zone database, or a difference to UTC. Nothing else is looked for among the system's files."""
 
@@ -117,10 +117,11 @@ def _compile(text: str) -> Any:  # noqa: ANN401 - CEL's library has no types
     cel, environment = _cel()
     try:
         expression = environment.compile(text)
+        kind = expression.return_type()
     except RuntimeError as error:
         raise ConditionError(_problem(str(error))) from None
-    if expression.return_type() != cel.Type.BOOL:
-        raise ConditionError(f"must be of type bool, not {expression.return_type().name().lower()}")
+    if kind != cel.Type.BOOL:
+        raise ConditionError(f"must be of type bool, not {kind.name().lower()}")
     outline = outline_of(expression.serialize())
     if outline.nested_comprehensions:
         raise ConditionError(
@@ -146,8 +147,8 @@ def _check_call(call: Call, environment: Any) -> None:  # noqa: ANN401 - CEL's l
 
 def _problem(error: str) -> str:
     """Say the first thing that is wrong, and where."""
+    if "recursion" in error:
+        return "must not be nested as deeply"
     found = _PLACE.search(error)
-    if found is None:
-        return "must not be nested as deeply" if "recursion" in error else "must be a CEL expression"
-    what = _OPERATOR.sub(r"'\1'", found[2])[:MAX_PROBLEM_CHARS]
-    return f"must be a CEL expression: at character {found[1]}, {what}"
+    what = f"at character {found[1]}, {_OPERATOR.sub(_BARE, found[2])}" if found else error.partition(": ")[2]
+    return f"must be a CEL expression: {what[:MAX_PROBLEM_CHARS]}"
