@@ -40,8 +40,10 @@ type RoutingRule struct {
 	// for, else the one of the user's settings), `model` (string; the model that was asked for by its name, else empty),
 	// `required_capabilities` (list of strings), `min_context_tokens`, `input_tokens` and `output_tokens` (int; the
 	// request's estimates, 0 when there is none), `user_id` (string) and `now` (timestamp; UTC, in whole minutes). For
-	// instance `task_type == "batch" && (now.getHours() >= 22 || now.getHours() < 6)`. Where it cannot be evaluated, as
-	// after a division by zero, the rule does not match.
+	// instance `task_type == "batch" && (now.getHours() >= 22 || now.getHours() < 6)`. It may have no regular
+	// expression, no comprehension (`exists`, `all`, `map` and so on) within another one, and a time zone only written
+	// out, as in `now.getHours("Europe/Berlin")`. Where it cannot be evaluated, as after a division by zero, the rule does
+	// not match.
 	Condition string `protobuf:"bytes,5,opt,name=condition,proto3" json:"condition,omitempty"`
 	// The power level to route for, whatever was asked for. It is not held against a model that was asked for by its
 	// name. Absent: the rule leaves it as it is.

@@ -308,7 +308,7 @@ type UpdateRoutingRuleRequest struct {
 	Priority *uint32 `protobuf:"varint,3,opt,name=priority,proto3,oneof" json:"priority,omitempty"`
 	// Activate or deactivate.
 	IsActive *bool `protobuf:"varint,4,opt,name=is_active,json=isActive,proto3,oneof" json:"is_active,omitempty"`
-	// New condition; an empty one holds always.
+	// New condition, at most 1,000 characters; an empty one holds always.
 	Condition *string `protobuf:"bytes,5,opt,name=condition,proto3,oneof" json:"condition,omitempty"`
 	// New power level.
 	PowerLevel PowerLevel `protobuf:"varint,6,opt,name=power_level,json=powerLevel,proto3,enum=llmrouter.v2.PowerLevel" json:"power_level,omitempty"`

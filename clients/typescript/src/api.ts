@@ -668,7 +668,9 @@ export interface RoutingRule {
    * else empty), `required_capabilities` (list of strings), `min_context_tokens`, `input_tokens` and
    * `output_tokens` (int; the request's estimates, 0 when there is none), `user_id` (string) and `now` (timestamp;
    * UTC, in whole minutes). For instance `task_type == "batch" && (now.getHours() >= 22 || now.getHours() < 6)`.
-   * Where it cannot be evaluated, as after a division by zero, the rule does not match.
+   * It may have no regular expression, no comprehension (`exists`, `all`, `map` and so on) within another one, and
+   * a time zone only written out, as in `now.getHours("Europe/Berlin")`. Where it cannot be evaluated, as after a
+   * division by zero, the rule does not match.
    */
   condition: string;
   /**
@@ -1163,7 +1165,7 @@ export interface UpdateRoutingRuleRequest {
   priority?: number | null;
   /** Activate or deactivate. */
   is_active?: boolean | null;
-  /** New condition; an empty one holds always. */
+  /** New condition, at most 1,000 characters; an empty one holds always. */
   condition?: string | null;
   /** New power level. */
   power_level?: PowerLevelInput | null;

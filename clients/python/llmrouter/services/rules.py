@@ -158,7 +158,7 @@ class RoutingRuleService:
         rule_name: New name, 1 to 100 characters.
         priority: New priority, 0 to 1000.
         is_active: Activate or deactivate.
-        condition: New condition; an empty one holds always.
+        condition: New condition, at most 1,000 characters; an empty one holds always.
         power_level: New power level.
         clear_power_level: True: the rule leaves the power level as it is from now on. Not together with
             power_level.
@@ -336,7 +336,7 @@ class AsyncRoutingRuleService:
         rule_name: New name, 1 to 100 characters.
         priority: New priority, 0 to 1000.
         is_active: Activate or deactivate.
-        condition: New condition; an empty one holds always.
+        condition: New condition, at most 1,000 characters; an empty one holds always.
         power_level: New power level.
         clear_power_level: True: the rule leaves the power level as it is from now on. Not together with
             power_level.

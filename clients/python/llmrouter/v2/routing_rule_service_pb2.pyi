@@ -192,7 +192,7 @@ class UpdateRoutingRuleRequest(_message.Message):
     is_active: _builtins.bool
     """Activate or deactivate."""
     condition: _builtins.str
-    """New condition; an empty one holds always."""
+    """New condition, at most 1,000 characters; an empty one holds always."""
     power_level: _power_level_pb2.PowerLevel.ValueType
     """New power level."""
     clear_power_level: _builtins.bool
