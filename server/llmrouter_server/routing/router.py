@@ -209,12 +209,13 @@ class Router:
             self._made.clear()
         elif (len(self._made) + 1) * len(snapshot.models) > MOST_VERDICTS:
             self._made.clear()
-        now = self._now()
-        minute = now.replace(second=0, microsecond=0)
-        rule = self._rules.first_match(_situation(asked, user.preferences, minute)) if self._rules else None
+        now, rule, ends_at = self._now(), None, None
+        if self._rules:
+            minute = now.replace(second=0, microsecond=0)
+            rule = self._rules.first_match(_situation(asked, user.preferences, minute))
+            ends_at = minute + MINUTE if self._rules.use_now else None
         facts = self._facts(asked, user, view, snapshot, platform, rule=rule, now=now)
         facts, decision = self._decide(snapshot, facts, view)
-        ends_at = minute + MINUTE if self._rules.use_now else None
         made = Made(asked, user, snapshot, view, facts, decision, _counts(decision, facts), ends_at)
         if not (asked.needs_credential or user.refused_at or view.probe_due):
             self._made[id(asked)] = made
