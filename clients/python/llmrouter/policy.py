@@ -80,7 +80,8 @@ POLICIES: Mapping[str, Policy] = {
 def service_config() -> str:
     """Return gRPC's service config: the retries of the RPCs that may be repeated.
 
-    The deadlines are not in it but go with each call: here they could only shorten what a call asks for.
+    The deadlines are not in it but go with each call. From here, gRPC's core (1.85.1) ends a call 1 to 2 s early,
+    tells the server nothing of it, counts no time before the name is resolved, and lets no call have longer.
     """
     names = [method.strip("/").split("/") for method, policy in POLICIES.items() if policy.may_repeat]
     repeated = [{"service": service, "method": method} for service, method in names]
