@@ -34,7 +34,10 @@ const serviceConfig = `{"methodConfig": [
 		{"service": "llmrouter.v2.ModelService", "method": "UpdateModel"},
 		{"service": "llmrouter.v2.ProviderService", "method": "CreateProvider"},
 		{"service": "llmrouter.v2.ProviderService", "method": "DisableProvider"},
-		{"service": "llmrouter.v2.ProviderService", "method": "UpdateProvider"}
+		{"service": "llmrouter.v2.ProviderService", "method": "UpdateProvider"},
+		{"service": "llmrouter.v2.RoutingRuleService", "method": "CreateRoutingRule"},
+		{"service": "llmrouter.v2.RoutingRuleService", "method": "DeleteRoutingRule"},
+		{"service": "llmrouter.v2.RoutingRuleService", "method": "UpdateRoutingRule"}
 	]}
 ]}`
 const retried = `"retryPolicy": {"maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2,
@@ -64,6 +67,7 @@ type Client struct {
 	Models      llmrouterv2.ModelServiceClient
 	Providers   llmrouterv2.ProviderServiceClient
 	Routing     llmrouterv2.RoutingServiceClient
+	Rules       llmrouterv2.RoutingRuleServiceClient
 	Settings    llmrouterv2.SettingsServiceClient
 	Usage       llmrouterv2.UsageServiceClient
 }
@@ -117,6 +121,7 @@ func dial(target string, token perCall, transport credentials.TransportCredentia
 		Models:      llmrouterv2.NewModelServiceClient(conn),
 		Providers:   llmrouterv2.NewProviderServiceClient(conn),
 		Routing:     llmrouterv2.NewRoutingServiceClient(conn),
+		Rules:       llmrouterv2.NewRoutingRuleServiceClient(conn),
 		Settings:    llmrouterv2.NewSettingsServiceClient(conn),
 		Usage:       llmrouterv2.NewUsageServiceClient(conn),
 	}, nil

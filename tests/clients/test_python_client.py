@@ -256,7 +256,7 @@ def test_one_client_serves_many_threads(stand_in: tuple[StandIn, str]) -> None:
 
 def test_both_clients_have_the_same_services_and_arguments() -> None:
     ours = {name for name in vars(Client("localhost:1", token=TOKEN)) if not name.startswith("_")}
-    theirs = {"providers", "models", "health", "byok", "credentials", "audit", "settings", "routing", "usage"}
+    theirs = {"providers", "models", "health", "byok", "credentials", "audit", "settings", "routing", "rules", "usage"}
     assert ours == theirs
     assert list(inspect.signature(Client).parameters) == list(inspect.signature(AsyncClient).parameters)
     assert set(llmrouter.__all__) <= set(dir(llmrouter))

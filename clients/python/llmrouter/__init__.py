@@ -29,11 +29,12 @@ from llmrouter.pages import AsyncPages, Pages
 from llmrouter.tokens import AsyncRefreshingToken, RefreshingToken
 from llmrouter.v2.audit_pb2 import AdminChange, KeyRead
 from llmrouter.v2.byok_pb2 import ProviderKey
-from llmrouter.v2.decision_pb2 import Decision
+from llmrouter.v2.decision_pb2 import Decision, Weights
 from llmrouter.v2.health_pb2 import ProviderHealth
 from llmrouter.v2.model_pb2 import Model
 from llmrouter.v2.power_level_pb2 import BALANCED, ECO, PRECISION, PowerLevel
 from llmrouter.v2.provider_pb2 import Provider
+from llmrouter.v2.routing_rule_pb2 import RoutingRule
 from llmrouter.v2.routing_service_pb2 import RouteRequest, RouteResponse, ScoredModel
 from llmrouter.v2.settings_pb2 import RoutingConfig, Settings
 from llmrouter.v2.usage_pb2 import AttemptFailure, Payer, UsageBucket, UsageRecord, UsageStatus
@@ -85,6 +86,7 @@ __all__ = [
     "RouteResponse",
     "Routed",
     "RoutingConfig",
+    "RoutingRule",
     "ScoredModel",
     "Settings",
     "Unauthenticated",
@@ -96,5 +98,6 @@ __all__ = [
     "UsageRecord",
     "UsageStatus",
     "Verdict",
+    "Weights",
     "__version__",
 ]
