@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from llmrouter_server.admin.options import LazyGroup, fail, home_option
+from llmrouter_server.admin.options import LazyGroup, fail, home_option, three_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 SETTINGS_ERROR = 2
 TTL_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 MAX_TTL_S = 365 * 86400
-WEIGHT_SUM_TOLERANCE = 0.001 + 1e-12
 PORT = click.IntRange(0, 65535)
 
 
@@ -50,23 +49,6 @@ def month_start(_context: click.Context, _parameter: click.Parameter, value: str
     raise click.BadParameter(f"{value!r} is no month such as 2026-03")
 
 
-def three_weights(
-    _context: click.Context, _parameter: click.Parameter, value: str | None
-) -> tuple[float, float, float] | None:
-    """Return the weights of cost, latency and quality: each from 0 to 1, together 1 (within 0.001)."""
-    if value is None:
-        return None
-    try:
-        cost, latency, quality = (float(part) for part in value.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not three numbers such as 0.6,0.2,0.2") from None
-    if not all(0 <= weight <= 1 for weight in (cost, latency, quality)):
-        raise click.BadParameter("each weight must be from 0 to 1")
-    if not abs(cost + latency + quality - 1) <= WEIGHT_SUM_TOLERANCE:
-        raise click.BadParameter(f"the three weights must sum to 1, not {cost + latency + quality:.6g}")
-    return cost, latency, quality
-
-
 @contextlib.contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar on a terminal while work is done; yields what to tell how many of how many are done."""
@@ -81,7 +63,7 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 
 @click.group(
     cls=LazyGroup,
-    lazy={name: f"llmrouter_server.admin.{name}:{name}" for name in ("providers", "models", "usage")},
+    lazy={name: f"llmrouter_server.admin.{name}:{name}" for name in ("providers", "models", "rules", "usage")},
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="llmrouter-server", message="llmrouter %(version)s")

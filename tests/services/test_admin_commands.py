@@ -1,4 +1,4 @@
-"""`llmrouter providers`, `models`, `keys` and `usage` against a running server."""
+"""`llmrouter providers`, `models`, `rules`, `keys` and `usage` against a running server."""
 
 from __future__ import annotations
 
@@ -183,6 +183,61 @@ def test_a_name_that_several_providers_have_needs_the_provider(llmrouter: Llmrou
     assert "there is no model 'nobody'" in refused(llmrouter("models", "show", "nobody"), 1)
 
 
+def test_rules_are_a_table_in_the_order_in_which_they_are_tried(llmrouter: Llmrouter) -> None:
+    night = 'task_type == "batch" && now.getHours() < 6'
+    providers = ("--provider", "groq", "--provider", "Anthropic")
+    printed(llmrouter("rules", "create", "Night", "--condition", night, "--level", "eco", *providers))
+    printed(llmrouter("rules", "create", "Cheap", "--priority", "70", "--weights", "0.6,0.2,0.2", "--inactive"))
+    printed(llmrouter("rules", "create", "Good", "--strategy", "quality_optimized"))
+    lines = [
+        "RULE   PRIORITY  ACTIVE  LEVEL  WEIGHTS            PROVIDERS        CONDITION",
+        "Cheap        70  no             0.6,0.2,0.2",
+        "Good         50  yes            quality_optimized",
+        f"Night        50  yes     ECO                       Groq, Anthropic  {night}",
+    ]
+    assert printed(llmrouter("rules", "list")).splitlines() == lines
+    listed = data(llmrouter("rules", "list", "--json"))
+    assert [each["rule_name"] for each in listed] == ["Cheap", "Good", "Night"]
+    assert [each["rule_name"] for each in data(llmrouter("rules", "list", "--active", "--json"))] == ["Good", "Night"]
+    assert data(llmrouter("rules", "show", "night", "--json")) == listed[2]
+    assert data(llmrouter("rules", "show", listed[2]["rule_id"], "--json")) == listed[2]
+    for name in ("Cheap", "Good", "Night"):
+        printed(llmrouter("rules", "delete", name, "--yes"))
+    assert data(llmrouter("rules", "list", "--json")) == []
+
+
+def test_a_rule_is_created_changed_deactivated_and_erased(llmrouter: Llmrouter) -> None:
+    made = data(llmrouter("rules", "create", "Made", "--level", "eco", "--provider", "Groq", "--json"))
+    assert (made["priority"], made["is_active"], made["condition"]) == (50, True, "")
+    groq = data(llmrouter("providers", "show", "Groq", "--json"))["provider_id"]
+    assert (made["power_level"], made["provider_ids"]) == ("ECO", [groq])
+    changed = data(
+        llmrouter("rules", "update", "made", "--condition", "input_tokens > 1000", "--clear-level", "--json")
+    )
+    assert (changed["condition"], "power_level" in changed) == ("input_tokens > 1000", False)
+    options = ("--condition", "", "--weights", "1,0,0", "--clear-providers", "--name", "Remade")
+    changed = data(llmrouter("rules", "update", "Made", *options, "--json"))
+    assert (changed["condition"], changed["provider_ids"], changed["weights"]["cost"]) == ("", [], 1)
+    changed = data(llmrouter("rules", "update", "Remade", "--level", "precision", "--clear-weights", "--json"))
+    assert (changed["power_level"], "weights" in changed) == ("PRECISION", False)
+    assert data(llmrouter("rules", "deactivate", "Remade", "--json"))["is_active"] is False
+    assert data(llmrouter("rules", "activate", "Remade", "--json"))["is_active"] is True
+    assert llmrouter("rules", "delete", "Remade", given="n\n").exit_code == 1
+    erased = llmrouter("rules", "delete", "Remade", "--yes", "--json")
+    assert data(erased)["rule_id"] == made["rule_id"]
+    assert "there is no rule 'Remade'; there are: none" in refused(llmrouter("rules", "show", "Remade"), 1)
+
+
+def test_a_rule_that_is_none_is_refused_with_what_is_wrong(llmrouter: Llmrouter, user: User) -> None:
+    typo = refused(llmrouter("rules", "create", "Typo", "--condition", "task_typ == 'batch'", "--level", "eco"), 1)
+    assert "condition" in typo
+    assert "at character 1, undeclared reference to 'task_typ'" in typo
+    assert "INVALID_FIELD" in refused(llmrouter("rules", "create", "Idle"), 1)
+    assert "there is no provider 'Grok'" in refused(llmrouter("rules", "create", "Far", "--provider", "Grok"), 1)
+    assert llmrouter("rules", "create", "Heavy", "--weights", "1,1,1").exit_code == 2
+    assert "ROLE_REQUIRED" in refused(llmrouter("rules", "list", LLMROUTER_TOKEN=user.token), 4)
+
+
 async def test_ones_own_keys_are_stored_tried_rested_and_erased(llmrouter: Llmrouter) -> None:
     async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter, _request: str) -> None:
         writer.write(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n")
@@ -298,6 +353,8 @@ def test_money_is_written_to_the_millionth_where_needed(dollars: float, written:
         ("provi", ["providers"]),
         ("providers s", ["set-key", "show"]),
         ("keys v", ["verify"]),
+        ("rules de", ["deactivate", "delete"]),
+        ("rules create n --strategy c", ["cost_optimized"]),
         ("models list --level ", ["eco", "balanced", "precision"]),
         ("usage series --by ", ["day", "hour"]),
         ("usage records --err", ["--errors"]),

@@ -32,7 +32,7 @@ async def test_every_command_prints_what_stands_below_it(
 
 def test_it_has_a_recipe_of_every_kind() -> None:
     commands = " ".join(step.command for step in steps_of(DOCUMENT.read_text()))
-    for service in ("Provider", "Model", "Byok", "Settings", "Routing", "Usage", "Health", "Audit"):
+    for service in ("Provider", "Model", "Byok", "Settings", "Routing", "RoutingRule", "Usage", "Health", "Audit"):
         assert f"{service}Service/" in commands
 
 

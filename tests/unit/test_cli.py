@@ -61,7 +61,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_help_of_what_speaks_grpc_does_not_import_it() -> None:
-    groups = ("providers", "models", "keys", "usage")
+    groups = ("providers", "models", "rules", "keys", "usage")
     assert not imported_by(f"import {', '.join(f'llmrouter_server.admin.{group}' for group in groups)}") & HEAVY
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llmrouter.v2.byok_pb2 import ProviderKey
     from llmrouter.v2.model_pb2 import Model
     from llmrouter.v2.provider_pb2 import Provider
+    from llmrouter.v2.routing_rule_pb2 import RoutingRule
 
 
 def every(call: Callable[..., Any], request: Any, field: str) -> Iterator[Any]:  # noqa: ANN401 - any list there is
@@ -78,6 +79,17 @@ def model(client: Client, name: str, provider_name: str | None) -> Model:
     if len(models) > 1:
         fail(f"{_listed(each.provider_name for each in models)} have {name!r}: give --provider")
     found: Model = models[0]
+    return found
+
+
+def rule(client: Client, name: str) -> RoutingRule:
+    """Return the routing rule of this name or UUID; says so and exits when there is none."""
+    from llmrouter.v2.routing_rule_service_pb2 import GetRoutingRuleRequest, ListRoutingRulesRequest
+
+    if _is_uuid(name):
+        return client.rules.GetRoutingRule(GetRoutingRuleRequest(rule_id=name))
+    rules = list(every(client.rules.ListRoutingRules, ListRoutingRulesRequest(), "rules"))
+    found: RoutingRule = _named(name, {each.rule_name: each for each in rules}, "rule")
     return found
 
 

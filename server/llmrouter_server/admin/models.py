@@ -10,35 +10,22 @@ import click
 
 from llmrouter_server.admin import lookup
 from llmrouter_server.admin.connection import Server, speaks_to_server
+from llmrouter_server.admin.level import LEVEL, level_name, level_of
 from llmrouter_server.admin.table import Column, json_option, money, number, show_all, show_one, yes_no
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from llmrouter.v2.model_pb2 import Model
-    from llmrouter.v2.power_level_pb2 import PowerLevel
 
-LEVEL = click.Choice(["ECO", "BALANCED", "PRECISION"], case_sensitive=False)
 MODEL = click.argument("name", metavar="MODEL")
 OF_PROVIDER = click.option("--provider", metavar="PROVIDER", help="Whose model; needed where several have the name.")
-
-
-def _level(each: Model) -> str:
-    from llmrouter.v2.power_level_pb2 import PowerLevel
-
-    return PowerLevel.Name(each.power_level)
-
-
-def _level_of(name: str | None) -> PowerLevel.ValueType:
-    from llmrouter.v2.power_level_pb2 import POWER_LEVEL_UNSPECIFIED, PowerLevel
-
-    return POWER_LEVEL_UNSPECIFIED if name is None else PowerLevel.Value(name)
 
 
 COLUMNS: Sequence[Column[Model]] = (
     Column("MODEL", lambda each: each.model_name),
     Column("PROVIDER", lambda each: each.provider_name),
-    Column("LEVEL", _level),
+    Column("LEVEL", lambda each: level_name(each.power_level)),
     Column("$/1M IN", lambda each: money(each.input_cost_per_1m), right=True),
     Column("$/1M OUT", lambda each: money(each.output_cost_per_1m), right=True),
     Column("LATENCY MS", lambda each: number(each.avg_latency_ms), right=True),
@@ -91,7 +78,7 @@ def list_models(server: Server, level: str | None, provider: str | None, include
     from llmrouter.v2.model_service_pb2 import ListModelsRequest
 
     with server.connect() as client:
-        request = ListModelsRequest(power_level=_level_of(level), include_disabled=include_disabled)
+        request = ListModelsRequest(power_level=level_of(level), include_disabled=include_disabled)
         if provider is not None:
             request.provider_id = lookup.enabled_provider_id(client, provider)
         show_all(lookup.every(client.models.ListModels, request, "models"), COLUMNS, as_json=as_json)
@@ -133,7 +120,7 @@ def create(
         request = CreateModelRequest(
             provider_id=lookup.provider(client, provider).provider_id,
             model_name=name,
-            power_level=_level_of(level),
+            power_level=level_of(level),
             is_enabled=not disabled,
             **properties,
         )
@@ -168,7 +155,7 @@ def update(
         request = UpdateModelRequest(
             model_id=lookup.model(client, name, provider).model_id,
             model_name=new_name,
-            power_level=_level_of(level),
+            power_level=level_of(level),
             **properties,
         )
         show_one(client.models.UpdateModel(request), as_json=as_json)

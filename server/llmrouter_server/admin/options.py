@@ -23,10 +23,30 @@ home_option = click.option(
 )
 
 
+WEIGHT_SUM_TOLERANCE = 0.001 + 1e-12
+
+
 def fail(message: str, exit_code: int = 1) -> NoReturn:
     """Say it in one line on stderr and exit."""
     click.echo(f"llmrouter: {message}", err=True)
     sys.exit(exit_code)
+
+
+def three_weights(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> tuple[float, float, float] | None:
+    """Return the weights of cost, latency and quality: each from 0 to 1, together 1 (within 0.001)."""
+    if value is None:
+        return None
+    try:
+        cost, latency, quality = (float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not three numbers such as 0.6,0.2,0.2") from None
+    if not all(0 <= weight <= 1 for weight in (cost, latency, quality)):
+        raise click.BadParameter("each weight must be from 0 to 1")
+    if not abs(cost + latency + quality - 1) <= WEIGHT_SUM_TOLERANCE:
+        raise click.BadParameter(f"the three weights must sum to 1, not {cost + latency + quality:.6g}")
+    return cost, latency, quality
 
 
 class LazyGroup(click.Group):
