@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+import asyncpg
 import pytest
 
 from llmrouter_server.budget.store import BudgetStore
@@ -68,6 +69,15 @@ async def test_cost_is_priced_when_recorded_and_a_later_price_changes_no_history
         (Decimal("0.0035"), "BALANCED", "PLATFORM"),
         (Decimal("0.006"), "BALANCED", "PLATFORM"),
     ]
+
+
+async def test_a_model_with_recorded_usage_cannot_be_erased(
+    store: UsageStore, database: Database, models: dict[str, uuid.UUID]
+) -> None:
+    await store.record([report(uuid.uuid4(), models["gpt-4o"])])
+    async with database.connection() as connection:
+        with pytest.raises(asyncpg.RestrictViolationError, match="llm_usage_daily"):
+            await connection.execute("delete from llm_models where id = $1", models["gpt-4o"])
 
 
 async def test_each_month_has_its_partition(
