@@ -11,7 +11,7 @@ from llmrouter_server import errors
 from llmrouter_server.runtime.group_commit import GroupCommit
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
 BAD, AWAY = -1, -2
 
@@ -80,3 +80,67 @@ async def test_who_hung_up_while_waiting_is_left_out(commits: GroupCommit[int, i
     gone.cancel()
     assert await staying == 6
     assert store.batches == [[3]]
+
+
+class SlowStore:
+    """Stores a batch when it is let to, and knows how many it is at."""
+
+    def __init__(self) -> None:
+        self.is_open = asyncio.Event()
+        self.batches: list[list[int]] = []
+        self.writing = 0
+
+    async def write(self, numbers: Sequence[int]) -> Sequence[int | Exception]:
+        self.batches.append(list(numbers))
+        self.writing += 1
+        await self.is_open.wait()
+        self.writing -= 1
+        return [2 * number for number in numbers]
+
+
+async def test_only_a_full_batch_is_written_beside_another_and_never_more_than_so_many() -> None:
+    store = SlowStore()
+    commits = GroupCommit("usage", store.write, max_batch=4, max_writing=2)
+    await commits.start()
+    waiting = [asyncio.create_task(commits.add(1))]
+    await _until(lambda: store.writing == 1)
+    waiting += [asyncio.create_task(commits.add(number)) for number in (2, 3, 4)]
+    await _turns()
+    assert store.batches == [[1]]
+    waiting.append(asyncio.create_task(commits.add(5)))
+    await _until(lambda: store.writing == 2)
+    waiting += [asyncio.create_task(commits.add(number)) for number in range(6, 11)]
+    await _turns()
+    assert store.batches == [[1], [2, 3, 4, 5]]
+    store.is_open.set()
+    assert await asyncio.gather(*waiting) == [2 * number for number in range(1, 11)]
+    assert store.batches[2][:4] == [6, 7, 8, 9]
+    await commits.stop()
+
+
+async def test_stopping_waits_for_all_that_is_written_and_all_that_waits() -> None:
+    store = SlowStore()
+    commits = GroupCommit("usage", store.write, max_batch=2, max_writing=2)
+    await commits.start()
+    waiting = [asyncio.create_task(commits.add_all([number, number])) for number in range(4)]
+    await _until(lambda: store.writing == 2)
+    stopping = asyncio.create_task(commits.stop())
+    await _turns()
+    assert not stopping.done()
+    with pytest.raises(errors.DomainError, match="unavailable"):
+        await commits.add(5)
+    store.is_open.set()
+    await stopping
+    assert [task.done() for task in waiting] == [True] * 4
+    assert await asyncio.gather(*waiting) == [[2 * number] * 2 for number in range(4)]
+
+
+async def _until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not is_so():
+            await asyncio.sleep(0)
+
+
+async def _turns() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)

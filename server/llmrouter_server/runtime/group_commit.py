@@ -1,7 +1,8 @@
 """Writes items in batches, and tells nobody that an item is stored before it is.
 
 Whoever waits while one batch is written goes into the next: no timer, no added latency when it is quiet. When it is
-busy, the writer pauses for as long as a batch took, so that the next one is larger.
+busy, the writer pauses for as long as a batch took, so that the next one is larger. Full batches may be written side by
+side: while one waits for the disk, or for a row that another writes, the server reads and answers.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class _Waiting(Generic[Item]):
 
 
 class GroupCommit(Generic[Item, Result]):
-    """Owns the one task that writes.
+    """Owns the tasks that write: one, and up to `max_writing` while a full batch waits for each of the others.
 
     `write` stores a batch, all or nothing, and returns one outcome for each item: a result, or an error for that item
     alone. When it raises something unexpected, each item of the batch is tried alone. Items that came together are
@@ -51,12 +52,15 @@ class GroupCommit(Generic[Item, Result]):
         write: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
         *,
         max_batch: int = 500,
+        max_writing: int = 1,
         max_waiting: int = 10_000,
     ) -> None:
-        self._name, self._store, self._max_batch, self._max_waiting = name, write, max_batch, max_waiting
+        self._name, self._store, self._max_waiting = name, write, max_waiting
+        self._max_batch, self._max_writing = max_batch, max_writing
         self._waiting: deque[_Waiting[Item]] = deque()
         self._items = 0
         """How many wait."""
+        self._writing: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
         self._stopping = False
@@ -97,24 +101,40 @@ class GroupCommit(Generic[Item, Result]):
             raise errors.unavailable()
         self._waiting.append(_Waiting(items, stored, is_alone, time.perf_counter()))
         self._items += len(items)
-        self._wake.set()
+        if self._may_begin():
+            self._wake.set()
 
     async def _write(self) -> None:
         while self._waiting or not self._stopping:
             await self._wake.wait()
+            self._wake.clear()
             await self._gather()
-            batch = self._next_batch()
-            if batch:
-                self._batch_size.observe(sum(len(each.items) for each in batch))
-                self._queue_seconds.observe(time.perf_counter() - batch[0].since)
-                began = time.perf_counter()
-                await self._store_batch(batch)
-                if (
-                    0 < self._items < self._max_batch and not self._stopping
-                ):  # it is busy: the next batch is to be larger
-                    await asyncio.sleep(min(time.perf_counter() - began, LONGEST_PAUSE_S))
-            if not self._waiting and not self._stopping:
-                self._wake.clear()
+            while self._may_begin():
+                batch = self._next_batch()
+                if batch:
+                    task = asyncio.create_task(self._write_batch(batch), name=f"{self._name} batch")
+                    self._writing.add(task)
+                    task.add_done_callback(self._end)
+        if self._writing:
+            await asyncio.wait(self._writing)
+
+    def _may_begin(self) -> bool:
+        """Tell whether a batch is to be written now: alone any, beside others a full one."""
+        if self._writing:
+            return len(self._writing) < self._max_writing and self._items >= self._max_batch
+        return bool(self._waiting)
+
+    async def _write_batch(self, batch: list[_Waiting[Item]]) -> None:
+        self._batch_size.observe(sum(len(each.items) for each in batch))
+        began = time.perf_counter()
+        self._queue_seconds.observe(began - batch[0].since)
+        await self._store_batch(batch)
+        if 0 < self._items < self._max_batch and not self._stopping:  # it is busy: the next batch is to be larger
+            await asyncio.sleep(min(time.perf_counter() - began, LONGEST_PAUSE_S))
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._writing.discard(task)
+        self._wake.set()
 
     async def _gather(self) -> None:
         """Let what has arrived already come in, for as long as each turn of the loop brings more."""
