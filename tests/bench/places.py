@@ -232,30 +232,45 @@ async def bench() -> AsyncIterator[Bench]:
 
 
 @dataclass(frozen=True, slots=True)
+class Door:
+    """An Envoy that lets the server behind it be asked in JSON."""
+
+    http_port: int
+    envoy_pid: int
+    server_pid: int
+
+
+@dataclass(frozen=True, slots=True)
 class Echo:
-    """A bare gRPC server, and an Envoy that lets it be asked in JSON."""
+    """A bare gRPC server, and plain Envoys before it and before ours."""
 
     grpc_port: int
-    http_port: int
     server_pid: int
-    envoy_pid: int
+    door: Door
+    our_door: Door
 
 
 @asynccontextmanager
-async def echo(cores: Cores, answer: str) -> AsyncIterator[Echo]:
-    """Run a bare gRPC server that answers with these bytes, in base64, and a plain Envoy before it."""
+async def echo(bench: Bench, answer: str) -> AsyncIterator[Echo]:
+    """Run a bare gRPC server that answers with these bytes, in base64, a plain Envoy before it and one before ours."""
     folder = make_open_folder()
     try:
         async with AsyncExitStack() as cleanup:
-            with on_core(cores.system):
+
+            async def door(name: str, port: int, server_pid: int) -> Door:
+                (http_port,) = free_ports(1)
+                config = transcoder_config(http_port, port, resource_dir("envoy") / "llmrouter.binpb")
+                envoy = await _envoy(name, folder, config, http_port)
+                cleanup.push_async_callback(envoy.stop)
+                return Door(http_port, envoy.pid, server_pid)
+
+            with on_core(bench.cores.system):
                 server = await _python("bench.echo_server", answer)
-            cleanup.push_async_callback(_end, server)
-            port, (http_port,) = await port_of(server), free_ports(1)
-            config = transcoder_config(http_port, port, resource_dir("envoy") / "llmrouter.binpb")
-            with on_core(cores.system):
-                envoy = await _envoy("transcoding Envoy", folder, config, http_port)
-            cleanup.push_async_callback(envoy.stop)
-            yield Echo(port, http_port, server.pid, envoy.pid)
+                cleanup.push_async_callback(_end, server)
+                port = await port_of(server)
+                its_door = await door("the echo's Envoy", port, server.pid)
+                our_door = await door("a plain Envoy", bench.stack.ports.grpc, bench.stack.server.pid)
+            yield Echo(port, server.pid, its_door, our_door)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -286,6 +301,7 @@ async def _envoy(name: str, folder: Path, config: str, port: int) -> Child:
 
 
 async def _python(module: str, *arguments: str) -> asyncio.subprocess.Process:
+    """Start a process in a session of its own, as all of ours are: Linux shares a core among sessions."""
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -296,6 +312,7 @@ async def _python(module: str, *arguments: str) -> asyncio.subprocess.Process:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         limit=1 << 24,
+        start_new_session=True,
     )
 
 

@@ -51,6 +51,9 @@ def summary(rounds: Sequence[Mapping[str, Figures]]) -> dict[str, dict[str, floa
         "CPU a call in JSON, our Envoy / the echo's": lambda each: (
             each["route in JSON"]["envoy_us"] / each["echo in JSON"]["envoy_us"]
         ),
+        "CPU a call in JSON, our Envoy / a plain one, both before our server": lambda each: (
+            each["route in JSON"]["envoy_us"] / each["route behind a plain Envoy in JSON"]["envoy_us"]
+        ),
     }
     found = {name: [ratio(each) for each in rounds] for name, ratio in ratios.items()}
     return {
@@ -76,6 +79,7 @@ def markdown(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) 
 
     plain_chunk = figure("streams plain: plain_us_a_chunk", 2)
     ours, plain, server = ("envoy", "server", "postgres"), ("plain", "", ""), ("", "server", "postgres")
+    bare = ("envoy", "server", "")
     at_first, grown = figure("models: at first"), figure("models: grown")
     goals = {
         "CPU a chunk, our Envoy / plain": "at most 2",
@@ -112,7 +116,9 @@ def markdown(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) 
         f"- Route over gRPC: grpc.aio alone takes {figure('echo: server_us')} of {figure('route: server_us')} µs,",
         f"  Postgres {figure('route: postgres_us')} more for the decision's record. The rest is in `server-cost.md`.",
         f"- In JSON: our Envoy takes {figure('route in JSON: envoy_us')} µs,",
-        f"  the echo's {figure('echo in JSON: envoy_us')}. What each part of ours costs is in `envoy-cost.md`.",
+        f"  a plain one before the same server {figure('route behind a plain Envoy in JSON: envoy_us')},",
+        f"  the echo's {figure('echo in JSON: envoy_us')}: slower answers wake an Envoy up more often.",
+        "  What each part of ours costs is in `envoy-cost.md`.",
         f"- Chat: {' + '.join(figure(f'saturated ours: {part}_us') for part in ours)} µs for Envoy, server and",
         "  Postgres, by file and by statement in `server-cost.md`.",
         "",
@@ -173,7 +179,8 @@ def markdown(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) 
         "| | calls/s | p50 ms | p99 ms | Envoy µs | server µs | Postgres µs | cores busy |",
         "|---|---|---|---|---|---|---|---|",
         f"| Route, {at_first} models | {requests('route in JSON', ours)} |",
-        f"| echo | {requests('echo in JSON', ('envoy', 'server', ''))} |",
+        f"| the same behind an Envoy like the echo's | {requests('route behind a plain Envoy in JSON', bare)} |",
+        f"| echo | {requests('echo in JSON', bare)} |",
         "",
     ]
     return "\n".join(lines)

@@ -18,7 +18,7 @@ from process_meter import cpu_s
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bench.places import Bench, Echo
+    from bench.places import Bench, Door, Echo
 
 IN_FLIGHT, CALM_CONNECTIONS, CALM_PER_S, STREAMS = 32, 16, 100.0, 100
 SETTLING_S = 2.0
@@ -127,10 +127,10 @@ async def echo(bench: Bench, other: Echo, answer: bytes, *, seconds: float) -> F
     return figures(result, before, after, ("server",))
 
 
-async def in_json(bench: Bench, other: Echo | None, *, seconds: float) -> Figures:
-    """Ask for Route through our Envoy, or, when there is another, through that one."""
+async def in_json(bench: Bench, door: Door | None, *, seconds: float) -> Figures:
+    """Ask for Route through our Envoy, or through this one."""
     load = http_load.Load(
-        port=other.http_port if other else bench.stack.ports.http,
+        port=door.http_port if door else bench.stack.ports.http,
         path="/api/v2/llm/route",
         tokens=bench.tokens[:1],
         connections=IN_FLIGHT,
@@ -140,11 +140,11 @@ async def in_json(bench: Bench, other: Echo | None, *, seconds: float) -> Figure
     )
 
     def used() -> dict[str, float]:
-        return {"envoy": cpu_s(other.envoy_pid), "server": cpu_s(other.server_pid)} if other else bench.cpu_s()
+        return bench.cpu_s() | ({"envoy": cpu_s(door.envoy_pid), "server": cpu_s(door.server_pid)} if door else {})
 
     before = used()
     result = await bench.load("http_load", load)
-    return figures(result, before, used(), PLAIN_ROUTE if other else OURS)
+    return figures(result, before, used(), PLAIN_ROUTE if door else OURS)
 
 
 async def idle(bench: Bench, *, seconds: float) -> Figures:

@@ -41,7 +41,7 @@ async def measure(
         for is_ours in (True, False):
             await rounds.requests(made, is_ours=is_ours, seconds=min(seconds, WARM_UP_S), per_s=0)
         _, answer = await rounds.route(made, seconds=min(seconds, WARM_UP_S))
-        other = await cleanup.enter_async_context(echo(made.cores, base64.b64encode(answer).decode()))
+        other = await cleanup.enter_async_context(echo(made, base64.b64encode(answer).decode()))
         idle = await rounds.idle(made, seconds=min(seconds, IDLE_S))
         done = []
         for each in range(number):
@@ -60,15 +60,16 @@ async def measure(
 async def _round(made: Bench, seconds: float, idle: Figures, other: Echo, answer: bytes, *, is_reversed: bool) -> Round:
     """Measure everything once. Ours and the other in turn, and every other time in reverse."""
     done: Round = {}
-    sides, sides_in_json = [("ours", True), ("plain", False)], [("route", None), ("echo", other)]
+    sides = [("ours", True), ("plain", False)]
+    doors = [("route", None), ("route behind a plain Envoy", other.our_door), ("echo", other.door)]
     for name, is_ours in reversed(sides) if is_reversed else sides:
         done[f"saturated {name}"] = await rounds.requests(made, is_ours=is_ours, seconds=seconds, per_s=0)
         done[f"calm {name}"] = await rounds.requests(made, is_ours=is_ours, seconds=seconds, per_s=rounds.CALM_PER_S)
         done[f"streams {name}"] = await rounds.streams(made, is_ours=is_ours, seconds=seconds, idle=idle)
     done["decisions"] = await rounds.decisions(made, seconds=seconds)
     done |= await _routes(made, seconds, other, answer, is_reversed=is_reversed)
-    for name, side in reversed(sides_in_json) if is_reversed else sides_in_json:
-        done[f"{name} in JSON"] = await rounds.in_json(made, side, seconds=seconds)
+    for name, door in reversed(doors) if is_reversed else doors:
+        done[f"{name} in JSON"] = await rounds.in_json(made, door, seconds=seconds)
     return done
 
 

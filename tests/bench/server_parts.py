@@ -179,7 +179,7 @@ async def measure(
     async with bench() as made, contextlib.AsyncExitStack() as cleanup:
         await count_statements(made)
         _, answer = await rounds.route(made, seconds=min(1.0, seconds))
-        other: Echo = await cleanup.enter_async_context(echo(made.cores, base64.b64encode(answer).decode()))
+        other: Echo = await cleanup.enter_async_context(echo(made, base64.b64encode(answer).decode()))
         server = made.stack.server.pid
         alone(server, made)
 

@@ -16,7 +16,8 @@ from bench.server_parts import markdown as server_markdown
 
 ANSWERED = (
     "saturated ours", "saturated plain", "calm ours", "calm plain", "decisions", "route", "route, new", "echo",
-    "route in JSON", "echo in JSON", "route, grown", "route, new, grown", "echo, grown",
+    "route in JSON", "route behind a plain Envoy in JSON", "echo in JSON", "route, grown", "route, new, grown",
+    "echo, grown",
 )  # fmt: skip
 
 
