@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from datetime import timedelta
@@ -12,10 +13,14 @@ from uuid import UUID
 import pytest
 from prometheus_client import REGISTRY
 
+from llmrouter.v2 import decision_pb2, power_level_pb2
+from llmrouter.v2.routing_service_pb2 import RouteResponse
 from llmrouter_server.catalog.snapshot import CatalogRule, PowerLevel
 from llmrouter_server.errors import DomainError
-from llmrouter_server.routing.record import AppliedRule
+from llmrouter_server.routing.explanation import explain
+from llmrouter_server.routing.record import AppliedRule, facts_from_json, facts_to_json
 from llmrouter_server.routing.scoring import Tokens, Weights
+from llmrouter_server.routing.service import _answer
 from llmrouter_server.rules.matching import ActiveRules
 from llmrouter_server.settings.preferences import Preferences, RoutingConfig
 from unit.routing_world import LOCAL, NEW_USER, NOW, OPENROUTER, USER, World, asked, fates, names, over_budget
@@ -189,11 +194,34 @@ async def test_over_the_budget_only_free_eco_models_are_left_whatever_it_says() 
 
 
 async def test_decisions_that_come_out_the_same_are_one_and_name_each_their_own_rule() -> None:
-    world = ruled(rule("a", condition='task_type == "a"', strategy="balanced"))
+    world = ruled(
+        rule("a", condition='task_type == "a"', strategy="balanced"),
+        rule("b", condition='task_type == "b2"', strategy="balanced"),
+    )
     router = world.router()
     named, unnamed = await router.route(asked(task_type="a")), await router.route(asked(task_type="b"))
-    assert named.decision is unnamed.decision
-    assert (rule_of(named), rule_of(unnamed)) == ("a", None)
+    other = await router.route(asked(task_type="b2"))
+    assert named.decision is unnamed.decision is other.decision
+    for routed, name in ((named, "a"), (unnamed, None), (other, "b")):
+        assert rule_of(routed) == name
+        assert RouteResponse.FromString(_answer(routed)).rule.rule_name == (name or "")
+        assert explain(routed.record, routed.decision).rule.rule_name == (name or "")
+        stored = json.loads(facts_to_json(routed.record.facts, routed.decision))
+        assert facts_from_json(stored) == routed.record.facts
+
+
+async def test_the_answer_and_the_explanation_name_the_rule_and_what_it_did() -> None:
+    only = frozenset({OPENROUTER, LOCAL})
+    named = rule("only two", power_level=PowerLevel.ECO, weights=(0.0, 0.0, 1.0), provider_ids=only)
+    routed = await ruled(named).route(PowerLevel.PRECISION)
+    expected = decision_pb2.AppliedRule(rule_id=str(named.rule_id), rule_name="only two")
+    answer, told = RouteResponse.FromString(_answer(routed)), explain(routed.record, routed.decision)
+    assert answer.rule == told.rule == expected
+    assert (told.power_level, told.strategy, told.weights.quality) == (power_level_pb2.ECO, "balanced", 1)
+    assert list(told.rule_provider_ids) == sorted(map(str, only))
+    untold = await World().route()
+    assert not RouteResponse.FromString(_answer(untold)).HasField("rule")
+    assert not explain(untold.record, untold.decision).HasField("rule")
 
 
 async def test_a_rule_about_the_time_holds_from_minute_to_minute_for_the_same_request() -> None:
