@@ -25,6 +25,8 @@ from llmrouter_server.routing.router import Asked, Router
 from llmrouter_server.routing.scoring import ONE_MILLION_EACH
 from llmrouter_server.routing.service import RoutingService
 from llmrouter_server.routing.state import UserStates
+from llmrouter_server.rules.rule import Definition
+from llmrouter_server.rules.store import RuleStore
 from llmrouter_server.runtime.auth import Role
 
 if TYPE_CHECKING:
@@ -121,6 +123,21 @@ async def test_what_is_no_id_is_an_invalid_field(door: Door, decision_id: str) -
 
 
 # --- what is told ---
+
+
+async def test_a_decision_tells_the_rule_it_was_made_by_also_when_that_is_gone(door: Door, house: House) -> None:
+    providers = {each.provider_name: each.provider_id for each in (await house.catalog.load_snapshot()).providers}
+    rules, admin = RuleStore(house.database), uuid4()
+    definition = Definition("only one", power_level=PowerLevel.ECO, provider_ids=(providers[OPENROUTER],))
+    rule = await rules.create(definition, admin_id=admin)
+    routed = await door.route(user := uuid4(), power_level="PRECISION", explain=True)
+    await rules.delete(rule.id, etag="", admin_id=admin)
+    await written(door.log, UUID(routed.decision_id))
+    told = await door.get(routed.decision_id, user)
+    assert told == routed.explanation
+    assert (told.rule.rule_id, told.rule.rule_name) == (str(rule.id), "only one")
+    assert {each.provider_name for each in told.models if each.rank} == {OPENROUTER}
+    assert not (await door.route(user)).HasField("rule")
 
 
 async def test_every_model_is_told_once_candidates_by_rank_and_then_the_others_by_name(
