@@ -55,7 +55,7 @@ function envoy_on_response(handle)
   local metadata = handle:streamInfo():dynamicMetadata()
   local noted = metadata:get("llmrouter.envelope") or {}
   if noted.bodiless or metadata:get("llmrouter.answer") then return end
-  if noted.speaks_openai then
+  if handle:metadata():get("speaks_openai") then -- the route says so
     local was_tried = metadata:get("llmrouter.attempts") ~= nil
     local own = is_grpc and handle:body(true) or handle:body()
     headers = handle:headers()

@@ -148,7 +148,7 @@ def _attempts(config: Config) -> None:
 
 
 BOTH = (
-    _filters("request ids and the shape of errors", "hidden-headers", "envelope", "speaks-openai", "entrance"),
+    _filters("request ids and the shape of errors", "hidden-headers", "envelope", "entrance"),
     _filters("cors", FILTERS + "cors"),
     _filters("jwt_authn", FILTERS + "jwt_authn"),
     Part("jwt_authn's cache", _jwt_cache),
