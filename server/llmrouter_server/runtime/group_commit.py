@@ -1,7 +1,7 @@
 """Writes items in batches, and tells nobody that an item is stored before it is.
 
 Whoever waits while one batch is written goes into the next: no timer, no added latency when it is quiet. When it is
-busy, the writer pauses for as long as a batch took, so that the next one is larger. Full batches may be written side by
+busy, the writer pauses for twice as long as a batch took, so that the next one is larger. Full batches may be written side by
 side: while one waits for the disk, or for a row that another writes, the server reads and answers.
 """
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-LONGEST_PAUSE_S = 0.005
+LONGEST_PAUSE_S = 0.010
 """Between batches, while items come in as fast as they are written: each batch has a cost of its own."""
 
 
@@ -130,7 +130,7 @@ class GroupCommit(Generic[Item, Result]):
         self._queue_seconds.observe(began - batch[0].since)
         await self._store_batch(batch)
         if 0 < self._items < self._max_batch and not self._stopping:  # it is busy: the next batch is to be larger
-            await asyncio.sleep(min(time.perf_counter() - began, LONGEST_PAUSE_S))
+            await asyncio.sleep(min(2 * (time.perf_counter() - began), LONGEST_PAUSE_S))
 
     def _end(self, task: asyncio.Task[None]) -> None:
         self._writing.discard(task)
