@@ -1,8 +1,8 @@
 """Writes items in batches, and tells nobody that an item is stored before it is.
 
 Whoever waits while one batch is written goes into the next: no timer, no added latency when it is quiet. When it is
-busy, the writer pauses for twice as long as a batch took, so that the next one is larger. Full batches may be written side by
-side: while one waits for the disk, or for a row that another writes, the server reads and answers.
+busy, the writer pauses for twice as long as a batch took, so that the next one is larger. Full batches may be written
+side by side: while one waits for the disk, or for a row that another writes, the server reads and answers.
 """
 
 from __future__ import annotations
