@@ -114,6 +114,7 @@ async def main() -> None:
     finally:
         if chosen.folder is None:
             shutil.rmtree(folder, ignore_errors=True)
+    found = json.loads(chosen.json.read_text(encoding="utf-8"))  # in the same order, whichever parts are new
     performance = json.loads((ROOT / "docs" / "performance.json").read_text(encoding="utf-8"))
     chosen.markdown.write_text(markdown(found, performance["summary"]["medians"]), encoding="utf-8")
 
