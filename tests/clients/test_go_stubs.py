@@ -11,7 +11,7 @@ import pytest
 from google.api import annotations_pb2, field_behavior_pb2  # noqa: F401 - else their options are compared as bytes
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
-from llmrouter import policy
+from llmrouter import service_config
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -54,7 +54,7 @@ def test_what_is_called_once_is_the_same_as_in_python() -> None:
     named = {f"/{service}/{method}" for service, method in re.findall(r'"service": "(\S+)", "method": "(\w+)"', once)}
     assert "retried" not in once
     assert all("retried" in each for each in repeated[1:])
-    assert named == {rpc for rpc, rule in policy.POLICIES.items() if not rule.may_repeat}
+    assert named == {rpc for rpc in service_config.OF_METHOD if not service_config.may_repeat(rpc)}
 
 
 def test_every_client_comes_with_the_license() -> None:

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from client_stand_in import TOKEN
-from llmrouter import AsyncClient, Client, DeadlineExceeded, RouteRequest, policy
+from llmrouter import AsyncClient, Client, DeadlineExceeded, RouteRequest, service_config
 from llmrouter.v2.routing_service_pb2_grpc import RoutingServiceStub
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def call(request: pytest.FixtureRequest, server: tuple[Server, str]) -> Call:
     async def done(
         method: str,
         *,
-        client_timeout: float = 10,
+        client_timeout: float | None = None,
         timeout: float | None = None,  # noqa: ASYNC109
         token: str | Callable[[], str] = TOKEN,
     ) -> None:
@@ -104,12 +104,12 @@ def call(request: pytest.FixtureRequest, server: tuple[Server, str]) -> Call:
 
 
 @pytest.mark.parametrize("method", [ROUTE, CREATE, EXPORT])
-async def test_a_call_that_hangs_ends_by_the_tables_deadline_and_the_server_was_told(
+async def test_a_call_that_hangs_ends_by_the_service_configs_deadline_and_the_server_was_told(
     server: tuple[Server, str], call: Call, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(policy.POLICIES, EXPORT, policy.Policy(may_repeat=True, timeout_s=0.3))
+    monkeypatch.setitem(service_config.OF_METHOD, method, {"timeout": "0.3s"})
     with pytest.raises(DeadlineExceeded):
-        await call(method, client_timeout=0.3)
+        await call(method)
     assert len(server[0].left) <= 1
     assert all(left <= 0.35 for left in server[0].left)
 
@@ -122,6 +122,15 @@ async def test_a_call_may_say_less_or_more(server: tuple[Server, str], call: Cal
     await call(method, timeout=900)
     for left, given in zip(server[0].left, (default, 5, 900), strict=True):
         assert given - 5 < left < given + 1
+
+
+@pytest.mark.parametrize(("method", "told"), [(ROUTE, 5), (CREATE, 5), (EXPORT, 300)])
+async def test_a_client_may_say_less_or_more_for_calls_with_one_answer(
+    server: tuple[Server, str], call: Call, method: str, told: float
+) -> None:
+    server[0].answers = [grpc.StatusCode.OK]
+    await call(method, client_timeout=5)
+    assert told - 5 < server[0].left[0] < told + 1
 
 
 async def test_all_attempts_together_have_one_deadline(server: tuple[Server, str], call: Call) -> None:

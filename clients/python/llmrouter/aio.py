@@ -9,7 +9,7 @@ import grpc
 
 from llmrouter.aio_calls import AsyncChannel
 from llmrouter.attempt import usage_of as usage_of_answer
-from llmrouter.connection import DEFAULT_TIMEOUT_S, Connection
+from llmrouter.connection import Connection
 from llmrouter.failover import AskCredential, AskRoute, AskToken, CallProvider, Plan, Record, Step, drive_async, routed
 from llmrouter.services import AsyncServices
 from llmrouter.v2.routing_service_pb2 import RouteRequest
@@ -42,7 +42,7 @@ class AsyncClient(AsyncServices):
         target: str,
         *,
         token: str | Callable[[], str | Awaitable[str]],
-        timeout: float = DEFAULT_TIMEOUT_S,
+        timeout: float | None = None,
         retries: bool = True,
         insecure: bool = False,
         root_certificates: bytes | None = None,

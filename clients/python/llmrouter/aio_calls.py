@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import grpc
 
-from llmrouter import policy
+from llmrouter import service_config
 from llmrouter.calls import AUTHORIZATION, Headers, failure, headers_of, pairs, serializer
 from llmrouter.errors import Unauthenticated
 from llmrouter.tokens import AsyncRefreshingToken, RefreshingToken, Secret, bearer, require_token
@@ -29,7 +29,7 @@ class AsyncChannel:
     """A connection with a token, for one event loop."""
 
     def __init__(
-        self, channel: grpc.aio.Channel, token: str | Callable[[], str | Awaitable[str]], timeout_s: float
+        self, channel: grpc.aio.Channel, token: str | Callable[[], str | Awaitable[str]], timeout_s: float | None
     ) -> None:
         require_token(token)
         self._channel, self._token, self._timeout_s = channel, token, timeout_s
@@ -38,14 +38,14 @@ class AsyncChannel:
     def unary(self, method: str, request: type[RequestT], response: type[ResponseT]) -> AsyncUnary[RequestT, ResponseT]:
         """Return what calls an RPC that has one answer."""
         send = self._channel.unary_unary(method, serializer(request), response.FromString)
-        return AsyncUnary(self, method, send)
+        return AsyncUnary(self, send, self._timeout_s or service_config.timeout_s(method))
 
     def stream(
         self, method: str, request: type[RequestT], response: type[ResponseT]
     ) -> AsyncStream[RequestT, ResponseT]:
         """Return what calls an RPC that has a stream of answers."""
         send = self._channel.unary_stream(method, serializer(request), response.FromString)
-        return AsyncStream(self, method, send)
+        return AsyncStream(self, send, service_config.timeout_s(method))
 
     async def authorization(self) -> Secret:
         """Return what to send of the token."""
@@ -65,18 +65,14 @@ class AsyncChannel:
         again = await self.authorization()
         return None if again == refused else again
 
-    def deadline(self, method: str, timeout: float | None) -> float:
-        """Return when a call has to be over, by time.monotonic."""
-        return time.monotonic() + policy.timeout_s(method, timeout, self._timeout_s)
-
 
 class AsyncUnary(Generic[RequestT, ResponseT]):
     """An RPC that has one answer."""
 
     def __init__(
-        self, channel: AsyncChannel, method: str, send: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT]
+        self, channel: AsyncChannel, send: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT], timeout_s: float
     ) -> None:
-        self._channel, self._method, self._send = channel, method, send
+        self._channel, self._send, self._timeout_s = channel, send, timeout_s
 
     async def __call__(
         self,
@@ -88,7 +84,7 @@ class AsyncUnary(Generic[RequestT, ResponseT]):
         """Call it, for at most `timeout` seconds; LlmrouterError when it fails."""
         authorization = await self._channel.authorization()
         others, request_id = headers_of(metadata)
-        deadline = self._channel.deadline(self._method, timeout)
+        deadline = time.monotonic() + (self._timeout_s if timeout is None else timeout)
         try:
             return await self._try(request, deadline, authorization, others, request_id)
         except Unauthenticated:
@@ -111,9 +107,9 @@ class AsyncStream(Generic[RequestT, ResponseT]):
     """An RPC that has a stream of answers."""
 
     def __init__(
-        self, channel: AsyncChannel, method: str, send: grpc.aio.UnaryStreamMultiCallable[RequestT, ResponseT]
+        self, channel: AsyncChannel, send: grpc.aio.UnaryStreamMultiCallable[RequestT, ResponseT], timeout_s: float
     ) -> None:
-        self._channel, self._method, self._send = channel, method, send
+        self._channel, self._send, self._timeout_s = channel, send, timeout_s
 
     async def __call__(
         self,
@@ -125,7 +121,7 @@ class AsyncStream(Generic[RequestT, ResponseT]):
         """Call it when the first answer is asked for, for at most `timeout` seconds; LlmrouterError when it fails."""
         authorization = await self._channel.authorization()
         others, request_id = headers_of(metadata)
-        deadline = self._channel.deadline(self._method, timeout)
+        deadline = time.monotonic() + (self._timeout_s if timeout is None else timeout)
         has_begun = False
         try:
             async with aclosing(self._try(request, deadline, authorization, others, request_id)) as parts:

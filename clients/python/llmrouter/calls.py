@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, cast
 
 import grpc
 
-from llmrouter import policy
+from llmrouter import service_config
 from llmrouter.errors import REQUEST_ID_KEY, LlmrouterError, Trailing, Unauthenticated, error_of, new_request_id
 from llmrouter.tokens import RefreshingToken, Secret, bearer, require_token
 
@@ -30,19 +30,19 @@ AUTHORIZATION = "authorization"
 class Channel:
     """A connection with a token."""
 
-    def __init__(self, channel: grpc.Channel, token: str | Callable[[], str], timeout_s: float) -> None:
+    def __init__(self, channel: grpc.Channel, token: str | Callable[[], str], timeout_s: float | None) -> None:
         require_token(token)
         self._channel, self._token, self._timeout_s = channel, token, timeout_s
 
     def unary(self, method: str, request: type[RequestT], response: type[ResponseT]) -> Unary[RequestT, ResponseT]:
         """Return what calls an RPC that has one answer."""
         send = self._channel.unary_unary(method, serializer(request), response.FromString)
-        return Unary(self, method, send)
+        return Unary(self, send, self._timeout_s or service_config.timeout_s(method))
 
     def stream(self, method: str, request: type[RequestT], response: type[ResponseT]) -> Stream[RequestT, ResponseT]:
         """Return what calls an RPC that has a stream of answers."""
         send = self._channel.unary_stream(method, serializer(request), response.FromString)
-        return Stream(self, method, send)
+        return Stream(self, send, service_config.timeout_s(method))
 
     def authorization(self) -> Secret:
         """Return what to send of the token."""
@@ -57,16 +57,14 @@ class Channel:
         again = self.authorization()
         return None if again == refused else again
 
-    def deadline(self, method: str, timeout: float | None) -> float:
-        """Return when a call has to be over, by time.monotonic."""
-        return time.monotonic() + policy.timeout_s(method, timeout, self._timeout_s)
-
 
 class Unary(Generic[RequestT, ResponseT]):
     """An RPC that has one answer."""
 
-    def __init__(self, channel: Channel, method: str, send: grpc.UnaryUnaryMultiCallable[RequestT, ResponseT]) -> None:
-        self._channel, self._method, self._send = channel, method, send
+    def __init__(
+        self, channel: Channel, send: grpc.UnaryUnaryMultiCallable[RequestT, ResponseT], timeout_s: float
+    ) -> None:
+        self._channel, self._send, self._timeout_s = channel, send, timeout_s
 
     def __call__(
         self, request: RequestT, *, timeout: float | None = None, metadata: Headers | None = None
@@ -74,7 +72,7 @@ class Unary(Generic[RequestT, ResponseT]):
         """Call it, for at most `timeout` seconds; LlmrouterError when it fails."""
         authorization = self._channel.authorization()
         others, request_id = headers_of(metadata)
-        deadline = self._channel.deadline(self._method, timeout)
+        deadline = time.monotonic() + (self._timeout_s if timeout is None else timeout)
         try:
             return self._try(request, deadline, authorization, others, request_id)
         except Unauthenticated:
@@ -96,8 +94,10 @@ class Unary(Generic[RequestT, ResponseT]):
 class Stream(Generic[RequestT, ResponseT]):
     """An RPC that has a stream of answers."""
 
-    def __init__(self, channel: Channel, method: str, send: grpc.UnaryStreamMultiCallable[RequestT, ResponseT]) -> None:
-        self._channel, self._method, self._send = channel, method, send
+    def __init__(
+        self, channel: Channel, send: grpc.UnaryStreamMultiCallable[RequestT, ResponseT], timeout_s: float
+    ) -> None:
+        self._channel, self._send, self._timeout_s = channel, send, timeout_s
 
     def __call__(
         self, request: RequestT, *, timeout: float | None = None, metadata: Headers | None = None
@@ -105,7 +105,7 @@ class Stream(Generic[RequestT, ResponseT]):
         """Call it when the first answer is asked for, for at most `timeout` seconds; LlmrouterError when it fails."""
         authorization = self._channel.authorization()
         others, request_id = headers_of(metadata)
-        deadline = self._channel.deadline(self._method, timeout)
+        deadline = time.monotonic() + (self._timeout_s if timeout is None else timeout)
         has_begun = False
         try:
             for part in self._try(request, deadline, authorization, others, request_id):

@@ -8,7 +8,7 @@ import grpc
 
 from llmrouter.attempt import usage_of as usage_of_answer
 from llmrouter.calls import Channel
-from llmrouter.connection import DEFAULT_TIMEOUT_S, Connection
+from llmrouter.connection import Connection
 from llmrouter.failover import AskCredential, AskRoute, AskToken, CallProvider, Plan, Record, Step, drive, routed
 from llmrouter.services import Services
 from llmrouter.v2.routing_service_pb2 import RouteRequest
@@ -39,7 +39,7 @@ class Client(Services):
         target: str,
         *,
         token: str | Callable[[], str],
-        timeout: float = DEFAULT_TIMEOUT_S,
+        timeout: float | None = None,
         retries: bool = True,
         insecure: bool = False,
         root_certificates: bytes | None = None,

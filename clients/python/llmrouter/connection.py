@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import grpc
 
-from llmrouter import policy
+from llmrouter import service_config
 from llmrouter.version import __version__
 
-DEFAULT_TIMEOUT_S = 10.0
 KEEPALIVE_S = 60
 KEEPALIVE_TIMEOUT_S = 10
 
@@ -42,8 +41,8 @@ class Connection:
     """
 
     target: str
-    timeout: float = DEFAULT_TIMEOUT_S
-    """Seconds a call may take, unless the call says otherwise."""
+    timeout: float | None = None
+    """Seconds a call with one answer may take, unless it says otherwise; None: as the service config has it."""
     retries: bool = True
     """Try again, up to 4 attempts in all, when the service is UNAVAILABLE and the RPC may be repeated."""
     insecure: bool = False
@@ -53,7 +52,7 @@ class Connection:
     def __post_init__(self) -> None:
         if not self.target:
             raise ValueError("target is empty; it is like router.internal:50051")
-        if not self.timeout > 0:
+        if self.timeout is not None and not self.timeout > 0:
             raise ValueError("timeout must be a positive number of seconds")
         if self.insecure and self.root_certificates is not None:
             raise ValueError("insecure and root_certificates exclude each other")
@@ -86,7 +85,7 @@ class Connection:
         """Channel options."""
         options = [*_OPTIONS, ("grpc.enable_retries", int(self.retries))]
         if self.retries:
-            options.append(("grpc.service_config", policy.service_config()))
+            options.append(("grpc.service_config", service_config.of_channel()))
         if is_local(self.address):
             options.append(("grpc.enable_http_proxy", 0))  # what stays on this machine needs no proxy of another one
         return options
