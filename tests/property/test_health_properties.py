@@ -89,7 +89,9 @@ class Run:
                 self.machine.hear([self._report(*row) for row in rows], self.now)
             case Tried(outcome, model_id, latency_ms, late_s, times):
                 for _ in range(times):
-                    self.machine.observe(Attempt(self.now - late_s, PROVIDER, model_id, outcome, latency_ms), self.now)
+                    self.machine.observe(
+                        [Attempt(self.now - late_s, PROVIDER, model_id, outcome, latency_ms)], self.now
+                    )
         return False
 
     def health(self) -> Health:
@@ -270,7 +272,7 @@ def test_a_neutral_attempt_changes_nothing_at_all(
     run = Run(events[:place])
     before = state(run.machine)
     attempt = Attempt(run.now - late_s, PROVIDER, MODELS[0], Outcome.NEUTRAL, latency_ms)
-    run.machine.observe(attempt, run.now + elsewhen)
+    run.machine.observe([attempt], run.now + elsewhen)
     assert state(run.machine) == before
 
 

@@ -25,7 +25,7 @@ class Provider:
     ) -> None:
         for outcome in outcomes:
             moment = self.now if at is None else at
-            self.machine.observe(Attempt(moment, PROVIDER, model, outcome, latency_ms), self.now)
+            self.machine.observe([Attempt(moment, PROVIDER, model, outcome, latency_ms)], self.now)
 
     def hears(self, *reports: MinuteReport) -> None:
         self.machine.hear(reports, self.now)

@@ -18,7 +18,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from llmrouter_server.health.latency import Latencies
-from llmrouter_server.health.window import FAILURES_IN_A_ROW, NEVER, WINDOW_MINUTES, Peers, Window, minute_of
+from llmrouter_server.health.window import (
+    FAILURES_IN_A_ROW,
+    MINUTE_S,
+    NEVER,
+    WINDOW_MINUTES,
+    Peers,
+    Window,
+    minute_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -103,14 +111,23 @@ class ProviderMachine:
         self._counts_from = NEVER
         """When the half-open time began that ended well; what was before is forgotten."""
 
-    def observe(self, attempt: Attempt, now: float) -> None:
-        """Count an attempt. One from the future is from now; one from before the window counts no more."""
-        if attempt.outcome is Outcome.NEUTRAL:
-            return
+    def observe(self, attempts: Iterable[Attempt], now: float) -> bool:
+        """Count attempts, and tell whether it became unhealthy by them, or is so no more.
+
+        One from the future is from now; one from before the window counts no more.
+        """
+        telling = [attempt for attempt in attempts if attempt.outcome is not Outcome.NEUTRAL]
+        if not telling:
+            return False
         self._advance(now)
-        at = min(attempt.at, now)
-        if not self._counts(at):
-            return
+        was_closed = self._closed_until is not None
+        for attempt in telling:
+            at = min(attempt.at, now)
+            if self._counts(at):
+                self._count(attempt, at, now)
+        return was_closed is not (self._closed_until is not None)
+
+    def _count(self, attempt: Attempt, at: float, now: float) -> None:
         succeeded = attempt.outcome is Outcome.SUCCESS
         self._own.add(at, attempt.model_id, attempt.latency_ms, succeeded=succeeded)
         if succeeded and attempt.latency_ms is not None:
@@ -226,9 +243,9 @@ class ProviderMachine:
 
     def _judge(self, since: float) -> None:
         """See whether it has become UNHEALTHY, at `since`."""
-        successes, failures = self._successes_and_failures()
-        if not failures or self._closed_until is not None:
+        if not (self._own.failures or self._peers.failures) or self._closed_until is not None:
             return
+        successes, failures = self._successes_and_failures()
         attempts = successes + failures
         fails_often = attempts >= JUDGED_FROM and successes * 100 < attempts * UNHEALTHY_BELOW_PERCENT
         if fails_often or self._failures_in_a_row() >= FAILURES_IN_A_ROW:
@@ -259,7 +276,7 @@ class ProviderMachine:
         self._latencies.changed()
 
     def _counts(self, at: float) -> bool:
-        return minute_of(at) > self._minute - WINDOW_MINUTES and at >= self._counts_from
+        return at >= self._counts_from and at >= (self._minute - WINDOW_MINUTES + 1) * MINUTE_S
 
     def _successes_and_failures(self) -> tuple[int, int]:
         return self._own.successes + self._peers.successes, self._own.failures + self._peers.failures

@@ -105,24 +105,25 @@ class HealthMonitor:
     def observe(self, attempts: Iterable[Attempt]) -> None:
         """Take note of attempts. Whoever becomes unhealthy, or is so no more, is so in the view at once."""
         now = self._now()
-        counts: dict[tuple[UUID, Outcome], int] = {}
-        was_unhealthy: dict[UUID, bool] = {}
+        of_provider: dict[UUID, list[Attempt]] = {}
         for attempt in attempts:
-            provider_id, outcome = attempt.provider_id, attempt.outcome
-            counts[provider_id, outcome] = counts.get((provider_id, outcome), 0) + 1
-            if outcome is Outcome.NEUTRAL:
-                continue
-            machine = self._machines.get(provider_id)
-            if machine is None:
-                machine = self._machines[provider_id] = ProviderMachine(self._rest_s)
-            if provider_id not in was_unhealthy:
-                was_unhealthy[provider_id] = machine.is_unhealthy(now)
-            machine.observe(attempt, now)
-        for (provider_id, outcome), count in counts.items():
+            of_provider.setdefault(attempt.provider_id, []).append(attempt)
+        has_changed = False
+        for provider_id, each in of_provider.items():
             name = self._names.get(provider_id, UNNAMED)
-            telemetry.counter(telemetry.ATTEMPTS, name, outcome.value).inc(count)
-        if any(self._machines[each].is_unhealthy(now) != was for each, was in was_unhealthy.items()):
+            outcomes = [attempt.outcome for attempt in each]
+            for outcome in Outcome:
+                if count := outcomes.count(outcome):
+                    telemetry.counter(telemetry.ATTEMPTS, name, outcome.value).inc(count)
+            has_changed |= self._machine(provider_id).observe(each, now)
+        if has_changed:
             self._judge()
+
+    def _machine(self, provider_id: UUID) -> ProviderMachine:
+        machine = self._machines.get(provider_id)
+        if machine is None:
+            machine = self._machines[provider_id] = ProviderMachine(self._rest_s)
+        return machine
 
     def health(self, provider_id: UUID) -> Health:
         """Return all that is known of a provider."""

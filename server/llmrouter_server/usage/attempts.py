@@ -20,10 +20,4 @@ def attempt_of(record: UsageRecord) -> Attempt:
         outcome = Outcome.SUCCESS
     else:
         outcome = Outcome.PROVIDER_FAULT if report.failure in PROVIDER_FAULTS else Outcome.NEUTRAL
-    return Attempt(
-        at=report.occurred_at.timestamp(),
-        provider_id=record.provider_id,
-        model_id=report.model_id,
-        outcome=outcome,
-        latency_ms=report.latency_ms,
-    )
+    return Attempt(report.occurred_at.timestamp(), record.provider_id, report.model_id, outcome, report.latency_ms)
