@@ -25,6 +25,7 @@ DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME = struct.Struct(">BHBBI")
+LONGEST_FRAME = 16_384
 HUGE_WINDOW = 2**31 - 1 - 65535
 FIRST_DYNAMIC = 62
 """HPACK's index of the header that was added last (RFC 7541, section 2.3.3)."""
@@ -70,6 +71,12 @@ class Results:
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return FRAME.pack(len(payload) >> 16, len(payload) & 0xFFFF, kind, flags, stream) + payload
+
+
+def data(stream: int, flags: int, payload: bytes) -> bytes:
+    """Return the frames of a message, none longer than every server takes."""
+    *first, last = (payload[at : at + LONGEST_FRAME] for at in range(0, len(payload), LONGEST_FRAME))
+    return b"".join(frame(DATA, 0, stream, each) for each in first) + frame(DATA, flags, stream, last)
 
 
 def grpc_message(message: bytes) -> bytes:
@@ -155,7 +162,7 @@ class Connection(asyncio.Protocol):
         is_end, first = END_STREAM if len(messages) == 1 else 0, messages[0]
         if field := self._load.counted_field:
             first += varint(field << 3) + varint(self._results.begun)
-        message = frame(DATA, is_end, stream, grpc_message(first))
+        message = data(stream, is_end, grpc_message(first))
         self._transport.write(frame(HEADERS, END_HEADERS, stream, block) + message)
 
     def _frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:

@@ -6,6 +6,8 @@ import math
 import textwrap
 from typing import TYPE_CHECKING
 
+from bench.scale_recording import BATCH, UNARY
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -59,7 +61,7 @@ def on_paper(found: Mapping[str, Mapping[str, Figures]], performance: Mapping[st
     """Return the section; `performance`: the medians of `make bench`."""
     needs = [_needs(rate, found, performance) for rate in RATES]
     rows = [[name, *(each[name] for each in needs)] for name in needs[0]]
-    unary, batch = found["recording"]["unary, 1 workers"], found["recording"]["batch, 1 workers"]
+    unary, batch = (found["recording"][f"{name}, 1 workers"] for name in (UNARY, BATCH))
     told = PROSE.format(
         busy=BUSY,
         envoy=performance["saturated ours: envoy_us"],
@@ -97,7 +99,7 @@ def _needs(rate: int, found: Mapping[str, Mapping[str, Figures]], performance: M
     connections = replicas * workers * POOL
     many = found["catalogue"]["many"]
     snapshots_gb = CHANGES_A_DAY * MONTH_DAYS * many["snapshot_kb"] / 1e6
-    batches = rate / found["recording"]["batch, 1 workers"]["per_s"]
+    batches = rate / found["recording"][f"{BATCH}, 1 workers"]["per_s"]
     return {
         "Envoy, cores": f"{envoy:,}",
         "server, cores (a worker each)": f"{server:,}",

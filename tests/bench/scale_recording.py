@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from bench.scale_world import Server, World
 
 USERS = 1000
+BATCH, UNARY = "128 a call", "one a call"
 LOADS = {
-    "batch": {"batch": 64, "connections": 4, "callers": 1},  # as many as fit into one frame of HTTP/2
-    "unary": {"batch": 0, "connections": 4, "callers": 16},
+    "64 a call": {"batch": 64, "connections": 4, "callers": 1},
+    BATCH: {"batch": 128, "connections": 2, "callers": 1},
+    UNARY: {"batch": 0, "connections": 16, "callers": 4},  # so many connections share themselves out among workers
 }
 
 MODELS = "select id::text from llm_models"

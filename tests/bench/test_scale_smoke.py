@@ -13,6 +13,7 @@ import pytest
 from bench.machine import machine
 from bench.run import ROOT
 from bench.scale_data import AGREE, loading, months_of_a_year
+from bench.scale_recording import UNARY
 from bench.scale_report import SECTIONS, markdown
 from bench.scale_run import PARTS, Sizes
 from bench.scale_usage import usage
@@ -55,8 +56,8 @@ async def test_every_part_is_measured_and_reported(world: World) -> None:
         for name, measure in PARTS.items()
     }
     assert found.keys() == SECTIONS.keys()
-    assert all(value > 0 for value in found["recording"]["figures"]["batch, 1 workers"].values())
-    found["recording"]["figures"]["batch, 2 workers"] = found["recording"]["figures"]["batch, 1 workers"]
+    assert all(value > 0 for value in found["recording"]["figures"][f"{UNARY}, 1 workers"].values())
+    found["recording"]["figures"][f"{UNARY}, 2 workers"] = found["recording"]["figures"][f"{UNARY}, 1 workers"]
     performance = json.loads((ROOT / "docs" / "performance.json").read_text(encoding="utf-8"))["summary"]["medians"]
     text = markdown(found, performance)
     assert "| GetUsage, 30 days, heavy user | " in text

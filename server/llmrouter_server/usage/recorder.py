@@ -24,7 +24,7 @@ REFUSAL = "RESOURCE_NOT_FOUND"
 
 
 FULL_BATCH = 64
-"""Reports: a larger batch saves Postgres next to nothing, and two of these side by side keep it busy."""
+"""Reports: two such batches side by side keep Postgres busy. In larger ones a report costs less, and waits longer."""
 
 
 class UsageRecorder:
