@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc_health.v1 import health_pb2
 
-from llmrouter_server.runtime.grpc_server import StartError
+from llmrouter_server.runtime.grpc_server import StartError, patient_threads
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -44,15 +44,16 @@ class GatewayServer:
     ) -> None:
         """`is_leaving` tells whether Envoy should go to another replica: its health checks are told so."""
         self._address = address
-        self._server = grpc.aio.server(
-            interceptors=[_OnlyEnvoy(secret)],
-            options=[
-                ("grpc.so_reuseport", int(reuse_port)),
-                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-            ],
-        )
+        with patient_threads():
+            self._server = grpc.aio.server(
+                interceptors=[_OnlyEnvoy(secret)],
+                options=[
+                    ("grpc.so_reuseport", int(reuse_port)),
+                    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ],
+            )
         self._server.add_generic_rpc_handlers((*handlers, _health(is_leaving)))
 
     async def start(self) -> None:

@@ -1,0 +1,36 @@
+"""The threads around the gRPC server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+
+import pytest
+
+SCRIPT = """
+import asyncio, json, os
+from typing import Any, cast
+from llmrouter_server.runtime.grpc_server import make_server
+from llmrouter_server.runtime.interceptor import CallInterceptor
+
+async def main() -> None:
+    server = make_server(CallInterceptor(cast("Any", None), longest_s=1.0), reuse_port=False)
+    server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    threads = {int(each): os.sched_getscheduler(int(each)) for each in os.listdir("/proc/self/task")}
+    print(json.dumps([threads.pop(os.getpid()), *threads.values()]))
+    await server.stop(None)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is Linux' scheduler that is told")
+async def test_grpcs_threads_wait_for_pythons_core_and_pythons_own_stays_as_urgent_as_it_was() -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", SCRIPT, stdout=asyncio.subprocess.PIPE)
+    printed, _ = await process.communicate()
+    main, *of_grpc = json.loads(printed)
+    assert main == os.SCHED_OTHER
+    assert set(of_grpc) == {os.SCHED_BATCH}
