@@ -165,7 +165,7 @@ class TokenVerifier:
         if self._verified_with != self._keys.version:
             self._verified.clear()
             self._verified_with = self._keys.version
-        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        digest = hashlib.blake2b(token.encode("utf-8", "surrogatepass"), digest_size=32).digest()
         known = self._verified.get(digest)
         if known is not None and known[1] > self._clock():
             return known[0]
