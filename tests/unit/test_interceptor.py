@@ -243,13 +243,11 @@ async def test_an_error_is_told_to_the_end_although_the_deadline_has_passed() ->
         told.append(code.name)
         raise grpc.aio.AbortError
 
-    context = SimpleNamespace(
-        invocation_metadata=lambda: (), set_trailing_metadata=lambda _: None, time_remaining=lambda: 0.0, abort=abort
-    )
+    context = SimpleNamespace(set_trailing_metadata=lambda _: None, time_remaining=lambda: 0.0, abort=abort)
     calls = CallInterceptor(cast("Any", Verifier()), longest_s=PATIENCE_S)
     handler = grpc.unary_unary_rpc_method_handler(good, RouteRequest.FromString, RouteResponse.SerializeToString)
     calls.add_registered_method_handlers("llmrouter.v2.RoutingService", {"Route": handler})
-    wrapped = cast("Any", calls.service(cast("Any", SimpleNamespace(method=ROUTE))))
+    wrapped = cast("Any", calls.service(cast("Any", SimpleNamespace(method=ROUTE, invocation_metadata=()))))
     with pytest.raises(grpc.aio.AbortError):
         await asyncio.create_task(wrapped.unary_unary(b"", context))
     assert told == ["UNAUTHENTICATED"]

@@ -12,6 +12,7 @@ import re
 import time
 import types
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
@@ -35,6 +36,8 @@ log = logging.getLogger(LOGGER)
 
 T = TypeVar("T")
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Metadata: TypeAlias = Any
+"""Pairs of a name and a value, as gRPC gives them; None when there are none."""
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 DOMAIN = "llmrouter"
@@ -73,7 +76,8 @@ class CallInterceptor(grpc.GenericRpcHandler):
 
     def __init__(self, verifier: TokenVerifier, *, longest_s: float, tracer: Tracer | None = None) -> None:
         self._verifier, self._longest_s, self._tracer = verifier, longest_s, tracer
-        self._handlers: dict[str, Handler] = {}
+        self._rpcs: dict[str, Rpc] = {}
+        self._open: dict[str, Handler] = {}
         self._unknown: Handler = grpc.stream_stream_rpc_method_handler(self._no_such_rpc)
         """It answers as a stream, which need not wait for a request."""
 
@@ -84,75 +88,88 @@ class CallInterceptor(grpc.GenericRpcHandler):
         """Add a service's RPCs, by their names. Those of OPEN_SERVICES are answered as they are."""
         for name, handler in handlers.items():
             method = f"/{service}/{name}"
-            self._handlers[method] = handler if service in OPEN_SERVICES else self._wrap(method, handler)
+            if service in OPEN_SERVICES:
+                self._open[method] = handler
+            else:
+                self._rpcs[method] = _rpc(method, handler, self._longest_s)
 
-    def service(self, details: grpc.HandlerCallDetails) -> Handler:
-        return self._handlers.get(details.method, self._unknown)
-
-    def _wrap(self, method: str, handler: Handler) -> Handler:
-        """Return what answers the RPC, from bytes to bytes: what cannot be read or written is an error like others."""
-        one: Callable[..., Any] | None = handler.unary_unary
-        many: Callable[..., Any] | None = handler.unary_stream
-        read, write = handler.request_deserializer, handler.response_serializer
-        read, write = getattr(one, "read", read), bytes if hasattr(one, "read") else write
-        if read is None or write is None or (one is None and many is None):
-            raise NotImplementedError(f"{method} takes a stream, or no protobuf message; neither is wrapped")
-
-        async def answer_one(sent: bytes, context: Context) -> bytes:
-            async def answer() -> bytes:
-                response: bytes = write(await one(_read(read, sent), context))  # type: ignore[misc] # it is not None
-                return response
-
-            return await self._answering(method, context, self._longest_s).run(answer)
-
-        async def answer_many(sent: bytes, context: Context) -> None:
-            """Send the parts here, and not as a generator, so that what ends the sending is seen here too."""
-
-            async def answer() -> None:
-                parts = many(_read(read, sent), context)  # type: ignore[misc] # it is not None
-                async with contextlib.aclosing(parts):
-                    async for part in parts:
-                        await context.write(write(part))
-
-            await self._answering(method, context, LONGEST_STREAM_S).run(answer)
-
-        if one is None:
-            return grpc.unary_stream_rpc_method_handler(answer_many)
-        return grpc.unary_unary_rpc_method_handler(answer_one)
-
-    def _answering(self, method: str, context: Context, longest_s: float) -> Answering:
-        return Answering(CallRecord(method, context, self._tracer), context, self._verifier, longest_s)
+    def service(self, details: grpc.HandlerCallDetails) -> Any:  # noqa: ANN401 - for gRPC, a handler of this call alone
+        rpc = self._rpcs.get(details.method)
+        if rpc is None:
+            return self._open.get(details.method, self._unknown)
+        return Answering(rpc, details.invocation_metadata, self._verifier, self._tracer)
 
     async def _no_such_rpc(self, _: object, context: Context) -> None:
-        record, error = CallRecord(UNKNOWN_METHOD, context, self._tracer), errors.unimplemented()
+        record = CallRecord(UNKNOWN_METHOD, context.invocation_metadata(), self._tracer)
+        error = errors.unimplemented()
         record.write(error.code.name, error.reason)
         await _abort(context, error, record.request_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Rpc:
+    """An RPC, from bytes to bytes: what cannot be read or written is an error like others."""
+
+    method: str
+    is_streamed: bool
+    """Whether `answer` sends all parts itself, and so sees what ends the sending, which a generator would not."""
+    longest_s: float
+    read: Callable[[bytes], Any]
+    answer: Callable[[Any, Context], Awaitable[Any]]
+    write: Callable[[Any], bytes | None]
+
+
+def _rpc(method: str, handler: Handler, longest_s: float) -> Rpc:
+    one: Callable[..., Any] | None = handler.unary_unary
+    many: Callable[..., Any] | None = handler.unary_stream
+    read, write = handler.request_deserializer, handler.response_serializer
+    read, write = getattr(one, "read", read), bytes if hasattr(one, "read") else write
+    if read is None or write is None or (one is None and many is None):
+        raise NotImplementedError(f"{method} takes a stream, or no protobuf message; neither is wrapped")
+    if one is not None:
+        return Rpc(method, False, longest_s, read, one, write)
+
+    async def send(request: Any, context: Context) -> None:  # noqa: ANN401
+        async with contextlib.aclosing(many(request, context)) as parts:  # type: ignore[misc] # it is not None
+            async for part in parts:
+                await context.write(write(part))
+
+    return Rpc(method, True, LONGEST_STREAM_S, read, send, lambda _: None)
 
 
 class Answering:
     """Surrounds the answer to a call: who calls is known inside, and whatever it raises is told as it should be.
 
-    A class, and a timer of its own: contextlib and asyncio.timeout would take three times as long.
+    gRPC takes it for the handler of an RPC, but it is of one call, and so has the metadata that gRPC would make again
+    for each who asks. A class, and a timer of its own: contextlib and asyncio.timeout would take three times as long.
     """
 
-    __slots__ = ("_context", "_is_late", "_is_over", "_longest_s", "_record", "_timer", "_verifier")
+    __slots__ = ("_context", "_is_late", "_is_over", "_metadata", "_record", "_rpc", "_timer", "_tracer", "_verifier")
 
-    def __init__(self, record: CallRecord, context: Context, verifier: TokenVerifier, longest_s: float) -> None:
-        self._record, self._context, self._verifier, self._longest_s = record, context, verifier, longest_s
+    request_streaming = False
+    request_deserializer = response_serializer = None
+
+    def __init__(self, rpc: Rpc, metadata: Metadata, verifier: TokenVerifier, tracer: Tracer | None) -> None:
+        self._rpc, self._metadata, self._verifier, self._tracer = rpc, metadata, verifier, tracer
         self._is_late = self._is_over = False
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def response_streaming(self) -> bool:
+        """Whether gRPC is to call `unary_stream`."""
+        return self._rpc.is_streamed
+
     @types.coroutine
-    def run(self, answer: Callable[[], Awaitable[T]]) -> Generator[Any, None, T]:
+    def _in_time(self, sent: bytes) -> Generator[Any, None, bytes | None]:
         """Answer, within the deadline. Its timer begins when there is something to wait for: from memory, never."""
-        running, raised = self._run(answer), None
+        running, raised = self._answer(sent), None
         while True:
             try:
                 awaited = running.send(None) if raised is None else running.throw(raised)
             except StopIteration as over:
-                return over.value  # type: ignore[no-any-return] # it is what _run returns
+                return over.value  # type: ignore[no-any-return] # it is what _answer returns
             if self._timer is None and not self._is_over:
-                left_s = _time_left(self._context, self._longest_s)
+                left_s = _time_left(self._context, self._rpc.longest_s)
                 self._timer = asyncio.get_running_loop().call_later(left_s, self._expire, _task())
             try:
                 yield awaited
@@ -160,14 +177,21 @@ class Answering:
             except BaseException as thrown:  # noqa: BLE001 - it is for what runs
                 raised = thrown
 
-    async def _run(self, answer: Callable[[], Awaitable[T]]) -> T:
-        record = self._record
+    async def unary_unary(self, sent: bytes, context: Context) -> bytes | None:
+        """Answer."""
+        self._context, self._record = context, CallRecord(self._rpc.method, self._metadata, self._tracer)
+        return await self._in_time(sent)
+
+    unary_stream = unary_unary
+
+    async def _answer(self, sent: bytes) -> bytes | None:
+        rpc, record = self._rpc, self._record
         self._context.set_trailing_metadata((("x-request-id", record.request_id),))
         try:
             record.caller = await self._verifier.verify(_token(record.metadata))
-            _require(record.caller, METHOD_ROLES[record.method])
+            _require(record.caller, METHOD_ROLES[rpc.method])
             _caller.set(record.caller)
-            answered = await answer()
+            answered = rpc.write(await rpc.answer(_read(rpc.read, sent), self._context))
         except BaseException as raised:  # noqa: BLE001 - it is told
             await self._fail(raised)
         self._end()
@@ -199,7 +223,7 @@ class Answering:
         elif isinstance(raised, grpc.aio.InternalError) or (
             isinstance(raised, asyncio.CancelledError) and is_cancelled
         ):
-            late = "DEADLINE_EXCEEDED" if _time_left(self._context, self._longest_s) <= 0 else None
+            late = "DEADLINE_EXCEEDED" if _time_left(self._context, self._rpc.longest_s) <= 0 else None
             record.write(late or "CANCELLED", late)
             raise asyncio.CancelledError from None
         else:
@@ -213,9 +237,9 @@ class CallRecord:
 
     __slots__ = ("_span", "_started", "caller", "metadata", "method", "request_id")
 
-    def __init__(self, method: str, context: Context, tracer: Tracer | None = None) -> None:
+    def __init__(self, method: str, sent: Metadata, tracer: Tracer | None = None) -> None:
         self.method, self._started = method, time.perf_counter()
-        sent: Any = context.invocation_metadata() or ()
+        sent = sent or ()
         self.metadata: dict[str, str] = dict(sent)
         if "cookie" in self.metadata:  # HTTP/2 may split it: RFC 9113, section 8.2.3
             self.metadata["cookie"] = "; ".join(value for key, value in sent if key == "cookie")
