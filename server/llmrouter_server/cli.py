@@ -26,6 +26,9 @@ SETTINGS_ERROR = 2
 TTL_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 MAX_TTL_S = 365 * 86400
 PORT = click.IntRange(0, 65535)
+GRPC_POLLING = "GRPC_EXPERIMENTS", "-event_engine_listener"
+"""gRPC's own variable: the thread that hands over what came reads the sockets itself, as before there was an event
+engine, and no pool of others wakes it up. A version that does not know the choice any more logs that."""
 
 
 def ttl_seconds(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
@@ -108,6 +111,7 @@ def serve(workers: int) -> None:
         from llmrouter_server.runtime.workers import supervise
 
         sys.exit(supervise(workers, settings))
+    os.environ.setdefault(*GRPC_POLLING)  # read when gRPC is imported; what the operator chose stays
     from llmrouter_server import app
 
     sys.exit(app.serve(settings))
