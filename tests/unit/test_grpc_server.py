@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
 
 import pytest
+
+from llmrouter_server.cli import GRPC_POLLING
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is Linux' scheduler that is told")
 
 SCRIPT = """
 import asyncio, json, os
@@ -27,10 +32,21 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="it is Linux' scheduler that is told")
 async def test_grpcs_threads_wait_for_pythons_core_and_pythons_own_stays_as_urgent_as_it_was() -> None:
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", SCRIPT, stdout=asyncio.subprocess.PIPE)
     printed, _ = await process.communicate()
     main, *of_grpc = json.loads(printed)
     assert main == os.SCHED_OTHER
     assert set(of_grpc) == {os.SCHED_BATCH}
+
+
+def test_grpc_knows_the_way_of_polling_that_serve_chooses() -> None:
+    name, choice = GRPC_POLLING
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", SCRIPT], env=os.environ | {name: value}, capture_output=True, check=True
+        ).stderr
+        for value in (choice, f"{choice}_of_old")
+    ]
+    assert b"Unknown experiment" not in told[0]
+    assert b"Unknown experiment" in told[1]
