@@ -1,16 +1,22 @@
 """A bare grpc.aio server that answers every call with the same bytes: `python -m bench.echo_server <base64>`.
 
-What Route could be at most, in the same process set-up: one process, grpc.aio on uvloop.
+What Route could be at most, in one process, with grpc.aio on uvloop. With PATIENT after that, gRPC's threads are so,
+as our server's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import sys
 
 import grpc
 import uvloop
+
+from llmrouter_server.runtime.grpc_server import patient_threads
+
+PATIENT = "patient"
 
 
 class Echo(grpc.GenericRpcHandler):
@@ -25,8 +31,10 @@ class Echo(grpc.GenericRpcHandler):
 
 
 async def main() -> None:
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((Echo(base64.b64decode(sys.argv[1])),))
+    answer, *how = sys.argv[1:]
+    with patient_threads() if how == [PATIENT] else contextlib.nullcontext():
+        server = grpc.aio.server()
+    server.add_generic_rpc_handlers((Echo(base64.b64decode(answer)),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     sys.stdout.write(f"{port}\n")

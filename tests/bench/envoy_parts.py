@@ -29,6 +29,7 @@ from bench.places import NO_LIMIT_PER_S, Cores, _end, _python, on_core, port_of
 from bench.plain_envoy import plain_config, transcoder_config
 from bench.rounds import IN_FLIGHT
 from conftest import make_open_folder
+from llmrouter_server.cli import GRPC_POLLING
 from llmrouter_server.runtime.dev_identity import AUDIENCE, ISSUER, DevIdentity
 from llmrouter_server.runtime.envoy_config import EdgeParameters, envoy_command, render
 from llmrouter_server.runtime.local_ports import free_ports
@@ -93,7 +94,7 @@ class Place:
         self._ports["provider"] = await port_of(provider)
         behind = Behind(base64.b64encode(route_answer()).decode(), self._ports["provider"], SECRET)
         with on_core(self._cores.system):
-            server = await _python("bench.envoy_server", behind.to_json())
+            server = await _python("bench.envoy_server", behind.to_json(), **dict([GRPC_POLLING]))
         self._cleanup.push_async_callback(_end, server)
         self._ports |= {"server": await port_of(server), "gateway": await port_of(server)}
 

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from bench.echo_server import PATIENT
 from bench.plain_envoy import plain_config, transcoder_config
 from conftest import make_open_folder
 from gateway.chat_client import send
 from gateway.chat_stack import ADD_MODELS, ADD_PLATFORM_KEYS, ADD_PROVIDERS, PRICE_IN, PRICE_OUT
 from llmrouter_server.byok.cipher import PLATFORM_USER, Cipher, Credential
+from llmrouter_server.cli import GRPC_POLLING
 from llmrouter_server.runtime.envoy_config import envoy_command
 from llmrouter_server.runtime.local_ports import accepts, free_ports
 from llmrouter_server.runtime.local_process import Child
@@ -242,37 +244,43 @@ class Door:
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """A bare gRPC server, and plain Envoys before it and before ours."""
+    """A bare gRPC server, and a plain Envoy before it."""
 
     grpc_port: int
     server_pid: int
     door: Door
-    our_door: Door
 
 
 @asynccontextmanager
-async def echo(bench: Bench, answer: str) -> AsyncIterator[Echo]:
-    """Run a bare gRPC server that answers with these bytes, in base64, a plain Envoy before it and one before ours."""
-    folder = make_open_folder()
+async def plain_door(bench: Bench, grpc_port: int, server_pid: int) -> AsyncIterator[Door]:
+    """Run a plain Envoy before a gRPC server."""
+    (port,) = free_ports(1)
+    config, folder = transcoder_config(port, grpc_port, resource_dir("envoy") / "llmrouter.binpb"), make_open_folder()
     try:
-        async with AsyncExitStack() as cleanup:
-
-            async def door(name: str, port: int, server_pid: int) -> Door:
-                (http_port,) = free_ports(1)
-                config = transcoder_config(http_port, port, resource_dir("envoy") / "llmrouter.binpb")
-                envoy = await _envoy(name, folder, config, http_port)
-                cleanup.push_async_callback(envoy.stop)
-                return Door(http_port, envoy.pid, server_pid)
-
-            with on_core(bench.cores.system):
-                server = await _python("bench.echo_server", answer)
-                cleanup.push_async_callback(_end, server)
-                port = await port_of(server)
-                its_door = await door("the echo's Envoy", port, server.pid)
-                our_door = await door("a plain Envoy", bench.stack.ports.grpc, bench.stack.server.pid)
-            yield Echo(port, server.pid, its_door, our_door)
+        with on_core(bench.cores.system):
+            envoy = await _envoy("a plain Envoy", folder, config, port)
+        try:
+            yield Door(port, envoy.pid, server_pid)
+        finally:
+            await envoy.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def echo(bench: Bench, answer: str, *, set_up_as_ours: bool = False) -> AsyncIterator[Echo]:
+    """Run a bare gRPC server that answers with these bytes, in base64."""
+    with on_core(bench.cores.system):
+        if not set_up_as_ours:
+            server = await _python("bench.echo_server", answer, GRPC_EXPERIMENTS="")
+        else:
+            server = await _python("bench.echo_server", answer, PATIENT, **dict([GRPC_POLLING]))
+    try:
+        port = await port_of(server)
+        async with plain_door(bench, port, server.pid) as door:
+            yield Echo(port, server.pid, door)
+    finally:
+        await _end(server)
 
 
 async def port_of(process: asyncio.subprocess.Process) -> int:
@@ -300,7 +308,7 @@ async def _envoy(name: str, folder: Path, config: str, port: int) -> Child:
     return envoy
 
 
-async def _python(module: str, *arguments: str) -> asyncio.subprocess.Process:
+async def _python(module: str, *arguments: str, **env: str) -> asyncio.subprocess.Process:
     """Start a process in a session of its own, as all of ours are: Linux shares a core among sessions."""
     return await asyncio.create_subprocess_exec(
         sys.executable,
@@ -308,7 +316,7 @@ async def _python(module: str, *arguments: str) -> asyncio.subprocess.Process:
         module,
         *arguments,
         cwd=TESTS,
-        env=os.environ | {"PYTHONUNBUFFERED": ""},  # without a buffer, the rest of an interrupted write is lost
+        env=os.environ | {"PYTHONUNBUFFERED": ""} | env,  # without a buffer, the rest of an interrupted write is lost
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         limit=1 << 24,

@@ -8,18 +8,19 @@ import base64
 import contextlib
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import rounds
 from bench.machine import machine
-from bench.places import Cores, bench, echo
+from bench.places import Cores, bench, echo, plain_door
 from bench.report import markdown, summary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from bench.places import Bench, Echo
+    from bench.places import Bench, Door, Echo
     from bench.rounds import Figures
 
 ROOT = Path(__file__).parent.parent.parent
@@ -28,6 +29,23 @@ IDLE_S, WARM_UP_S = 3.0, 1.0
 MANY_MODELS = 500
 
 Round = dict[str, "Figures"]
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """What ours is compared with."""
+
+    answer: bytes
+    """Of Route's; what the echoes say."""
+    bare_echo: Echo
+    same_echo: Echo
+    """In a process set up as our server's."""
+    our_plain_door: Door
+    """A plain Envoy before our server."""
+
+    @property
+    def echoes(self) -> Mapping[str, Echo]:
+        return {"echo": self.bare_echo, "echo, same set-up": self.same_echo}
 
 
 async def measure(
@@ -41,44 +59,51 @@ async def measure(
         for is_ours in (True, False):
             await rounds.requests(made, is_ours=is_ours, seconds=min(seconds, WARM_UP_S), per_s=0)
         _, answer = await rounds.route(made, seconds=min(seconds, WARM_UP_S))
-        other = await cleanup.enter_async_context(echo(made, base64.b64encode(answer).decode()))
+        told, stack = base64.b64encode(answer).decode(), made.stack
+        others = Others(
+            answer,
+            await cleanup.enter_async_context(echo(made, told)),
+            await cleanup.enter_async_context(echo(made, told, set_up_as_ours=True)),
+            await cleanup.enter_async_context(plain_door(made, stack.ports.grpc, stack.server.pid)),
+        )
         idle = await rounds.idle(made, seconds=min(seconds, IDLE_S))
         done = []
         for each in range(number):
-            done.append(await _round(made, seconds, idle, other, answer, is_reversed=each % 2 == 1))
+            done.append(await _round(made, seconds, idle, others, is_reversed=each % 2 == 1))
             say(f"round {each + 1} of {number}")
         known = await made.models()
         await made.grow(models)
         for each in range(number):
-            grown = await _routes(made, seconds, other, answer, is_reversed=each % 2 == 1)
+            grown = await _routes(made, seconds, others, is_reversed=each % 2 == 1)
             done[each] |= {f"{what}, grown": figures for what, figures in grown.items()}
             done[each]["models"] = {"at first": known, "grown": await made.models()}
             say(f"round {each + 1} of {number} with {models} models")
         return done
 
 
-async def _round(made: Bench, seconds: float, idle: Figures, other: Echo, answer: bytes, *, is_reversed: bool) -> Round:
+async def _round(made: Bench, seconds: float, idle: Figures, others: Others, *, is_reversed: bool) -> Round:
     """Measure everything once. Ours and the other in turn, and every other time in reverse."""
     done: Round = {}
     sides = [("ours", True), ("plain", False)]
-    doors = [("route", None), ("route behind a plain Envoy", other.our_door), ("echo", other.door)]
+    doors = [("route", None), ("route behind a plain Envoy", others.our_plain_door)]
+    doors += [(name, each.door) for name, each in others.echoes.items()]
     for name, is_ours in reversed(sides) if is_reversed else sides:
         done[f"saturated {name}"] = await rounds.requests(made, is_ours=is_ours, seconds=seconds, per_s=0)
         done[f"calm {name}"] = await rounds.requests(made, is_ours=is_ours, seconds=seconds, per_s=rounds.CALM_PER_S)
         done[f"streams {name}"] = await rounds.streams(made, is_ours=is_ours, seconds=seconds, idle=idle)
     done["decisions"] = await rounds.decisions(made, seconds=seconds)
-    done |= await _routes(made, seconds, other, answer, is_reversed=is_reversed)
+    done |= await _routes(made, seconds, others, is_reversed=is_reversed)
     for name, door in reversed(doors) if is_reversed else doors:
         done[f"{name} in JSON"] = await rounds.in_json(made, door, seconds=seconds)
     return done
 
 
-async def _routes(made: Bench, seconds: float, other: Echo, answer: bytes, *, is_reversed: bool) -> Round:
+async def _routes(made: Bench, seconds: float, others: Others, *, is_reversed: bool) -> Round:
     done: Round = {}
-    names = ("route", "route, new", "echo")
+    names = ("route", "route, new", *others.echoes)
     for name in reversed(names) if is_reversed else names:
-        if name == "echo":
-            done[name] = await rounds.echo(made, other, answer, seconds=seconds)
+        if name in others.echoes:
+            done[name] = await rounds.echo(made, others.echoes[name], others.answer, seconds=seconds)
         else:
             done[name], _ = await rounds.route(made, seconds=seconds, is_new=name == "route, new")
     return done

@@ -17,7 +17,7 @@ from bench.server_parts import markdown as server_markdown
 ANSWERED = (
     "saturated ours", "saturated plain", "calm ours", "calm plain", "decisions", "route", "route, new", "echo",
     "route in JSON", "route behind a plain Envoy in JSON", "echo in JSON", "route, grown", "route, new, grown",
-    "echo, grown",
+    "echo, grown", "echo, same set-up", "echo, same set-up, grown", "echo, same set-up in JSON",
 )  # fmt: skip
 
 
