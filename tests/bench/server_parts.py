@@ -179,7 +179,8 @@ async def measure(
     async with bench() as made, contextlib.AsyncExitStack() as cleanup:
         await count_statements(made)
         _, answer = await rounds.route(made, seconds=min(1.0, seconds))
-        other: Echo = await cleanup.enter_async_context(echo(made, base64.b64encode(answer).decode()))
+        told = base64.b64encode(answer).decode()
+        other: Echo = await cleanup.enter_async_context(echo(made, told, set_up_as_ours=True))
         server = made.stack.server.pid
         alone(server, made)
 
@@ -211,7 +212,8 @@ def markdown(
         "code counts for the Python that called it: protobuf for whoever reads messages, Fernet for the cipher,",
         "the compiled part of grpc.aio for the event loop. The server had a core for itself, Envoy, Postgres,",
         "load and provider the other one; in `performance.md` all of ours share one, and the same call costs more.",
-        "*Route, new* has an estimate of tokens in each call that no other had. Envoy's costs are in `envoy-cost.md`.",
+        "*Route, new* has an estimate of tokens in each call that no other had. The echo's process is set up as our",
+        "server's. Envoy's costs are in `envoy-cost.md`.",
         "",
         f"- {about['date']}, commit {about['commit']}",
         f"- {about['cpus']} CPUs, {about['cpu']}, {about['memory_gib']} GiB, {about['system']}",
