@@ -213,6 +213,7 @@ def _beside(found: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
         "",
         f"Of {before['about']['date']}, commit {before['about']['commit']}, on {before['about']['cpu']}.",
         f"The echo's CPU a call, which no change of ours touches, is {speed:.2f} times what it was: the machine.",
+        "Where a run's own rounds are further apart than the two runs (least, greatest above), that is the machine.",
         "",
         "| | then | now | difference |",
         "|---|---|---|---|",
