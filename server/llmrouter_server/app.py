@@ -44,7 +44,7 @@ from llmrouter_server.catalog.live import LiveCatalog
 from llmrouter_server.catalog.service import ModelService, ProviderService
 from llmrouter_server.catalog.store import CatalogStore
 from llmrouter_server.gateway.access_log import AccessLog
-from llmrouter_server.gateway.clusters import upstreams_of
+from llmrouter_server.gateway.clusters import Upstreams
 from llmrouter_server.gateway.decision import KEPT_OPEN, Decider, Patience
 from llmrouter_server.gateway.discovery import ClusterDiscovery
 from llmrouter_server.gateway.ext_proc import ExtProc
@@ -81,12 +81,11 @@ from llmrouter_server.usage.store import UsageStore
 from llmrouter_server.usage.upkeep import UsageUpkeep
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping
     from decimal import Decimal
     from uuid import UUID
 
     from llmrouter_server.config import Settings
-    from llmrouter_server.gateway.clusters import Upstream
 
 log = logging.getLogger(__name__)
 
@@ -187,10 +186,7 @@ def _build(
         users.forget_all()
         platform_keys.changed()
 
-    async def upstreams() -> Sequence[Upstream]:
-        return upstreams_of(await live.current())
-
-    clusters = ClusterDiscovery(upstreams)
+    clusters = ClusterDiscovery(Upstreams(live.current))
 
     def catalog_changed(number: str = "") -> None:
         live.changed(number)

@@ -18,10 +18,10 @@ from llmrouter_server.catalog.provider import endpoint_problem
 from llmrouter_server.catalog.snapshot import Snapshot
 from llmrouter_server.gateway.clusters import (
     Upstream,
+    Upstreams,
     cluster_message,
     cluster_name,
     cluster_of,
-    clusters_of,
     endpoint_of,
     upstreams_of,
 )
@@ -101,11 +101,9 @@ def test_an_endpoint_is_taken_apart(endpoint: str, host: str, port: int, authori
         "https://" + "a" * 254 + "/v1",
     ],
 )
-def test_an_endpoint_that_is_no_usable_url_gets_no_cluster_and_takes_none_from_the_others(endpoint: str) -> None:
+def test_an_endpoint_that_is_no_usable_url_gets_no_cluster(endpoint: str) -> None:
     with pytest.raises(ValueError, match="api_endpoint"):
         cluster(endpoint)
-    good = Upstream(uuid.uuid4(), "https://a.test/v1")
-    assert list(clusters_of([Upstream(ID, endpoint), good], **PLACES)) == [good]
 
 
 URLS = st.builds(
@@ -173,6 +171,20 @@ def test_every_provider_of_the_catalogue_is_an_upstream_once() -> None:
     assert [each.provider_id for each in upstreams if not each.is_enabled] == [off]
 
 
+async def test_the_upstreams_are_made_anew_only_of_another_snapshot() -> None:
+    snapshot = Snapshot(1, MODELS)
+
+    async def current() -> Snapshot:
+        return snapshot
+
+    upstreams = Upstreams(current)
+    first = await upstreams()
+    assert first == upstreams_of(snapshot)
+    assert await upstreams() is first
+    snapshot = Snapshot(2, MODELS[:1])
+    assert [each.provider_id for each in await upstreams()] == [MODELS[0].provider_id]
+
+
 # By a real Envoy
 
 
@@ -190,10 +202,9 @@ class Gateway:
 async def gateway(folder: Path, *upstreams: Upstream, dns_port: int | None = None) -> AsyncIterator[Gateway]:
     (port,) = free_ports(1)
     (folder / "gateway_attempt.lua").write_text(STUB)
-    clusters = clusters_of(upstreams, ca_file=str(folder / "ca.pem"), lua_dir=str(folder))
-    assert len(clusters) == len(upstreams)
+    clusters = [cluster_of(each, ca_file=str(folder / "ca.pem"), lua_dir=str(folder)) for each in upstreams]
     names = [cluster_name(upstream.provider_id) for upstream in upstreams]
-    made = bootstrap(folder, port, clusters=list(clusters.values()), tried_in_turn=names, dns_port=dns_port)
+    made = bootstrap(folder, port, clusters=clusters, tried_in_turn=names, dns_port=dns_port)
     async with envoy(folder, made, port=port):
         yield Gateway(port)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from gateway.discovery_server import LIMIT_S, Catalogue, new, served, until, usable
 from gateway.envoy_process import SECRET
+from llmrouter_server.gateway import discovery as discovery_module
 from llmrouter_server.gateway.acceptance import PATIENCE_S
 from llmrouter_server.gateway.clusters import cluster_name
 from llmrouter_server.gateway.discovery import SERVICE, ClusterDiscovery
@@ -17,10 +19,16 @@ from llmrouter_server.gateway.envoy_api import Cluster, DiscoveryRequest, Discov
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from uuid import UUID
+
+    from llmrouter_server.gateway.clusters import Upstream
+    from llmrouter_server.gateway.discovery import Places
 
 PLACES = {"ca_file": "/etc/ssl/ca.pem", "lua_dir": "/opt/lua"}
 SILENCE_S = 0.3
 """How long to wait for what never comes."""
+MOST_AT_ONCE = 10
+"""Clusters that are made while others wait."""
 
 
 class Stream:
@@ -98,6 +106,62 @@ async def test_the_first_request_is_answered_with_all_clusters_and_a_change_with
         assert set(held(second)) == {cluster_name(each.provider_id) for each in catalogue.upstreams}
         assert second.version_info != first.version_info
         assert second.nonce != first.nonce
+
+
+async def test_what_is_wrong_with_one_is_told_and_takes_none_of_the_others_from_envoy(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    good, bad = new(), new("https://user:secret@a.test/v1")
+    catalogue = Catalogue(good, bad)
+    async with served(catalogue) as (discovery, port), stream_to(port) as stream:
+        first = await stream.begin()
+        assert set(held(first)) == {cluster_name(good.provider_id)}
+        assert not usable(discovery, bad)
+        await stream.acknowledge(first)
+        mended = new(provider_id=bad.provider_id)
+        catalogue.upstreams = (good, mended)
+        discovery.changed()
+        assert set(held(await stream.next())) == {cluster_name(each.provider_id) for each in (good, mended)}
+    (record,) = (record for record in caplog.records if record.levelno == logging.ERROR)
+    assert vars(record)["provider_ids"] == [str(bad.provider_id)]
+    assert "secret" not in caplog.text
+
+
+async def test_thousands_of_clusters_hold_nobody_up_and_after_a_change_only_what_is_new_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    packed: Counter[UUID] = Counter()
+    number, in_a_row, longest = 400, 0, 0
+
+    def pack(upstream: Upstream, places: Places) -> bytes:
+        nonlocal in_a_row, longest
+        packed[upstream.provider_id] += 1
+        in_a_row += 1
+        longest = max(longest, in_a_row)
+        return discovery_pack(upstream, places)
+
+    async def take_turns() -> None:
+        nonlocal in_a_row
+        while True:
+            await asyncio.sleep(0)
+            in_a_row = 0
+
+    discovery_pack = discovery_module._pack
+    monkeypatch.setattr(discovery_module, "_pack", pack)
+    catalogue = Catalogue(*(new() for _ in range(number)))
+    async with served(catalogue) as (discovery, port), stream_to(port) as stream, stream_to(port) as other:
+        others = asyncio.create_task(take_turns())
+        first = await stream.begin()
+        others.cancel()
+        assert longest <= MOST_AT_ONCE
+        await other.acknowledge(await other.begin())
+        await stream.acknowledge(first)
+        added = new()
+        catalogue.upstreams = (*catalogue.upstreams[1:], added)
+        discovery.changed()
+        assert held(await stream.next()).keys() == {cluster_name(each.provider_id) for each in catalogue.upstreams}
+    assert len(packed) == number + 1
+    assert set(packed.values()) == {1}
 
 
 async def test_nothing_is_sent_when_nothing_differs() -> None:

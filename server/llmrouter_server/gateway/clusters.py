@@ -15,7 +15,7 @@ from llmrouter_server.catalog.provider import endpoint_problem
 from llmrouter_server.gateway.envoy_api import POOL, Cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable
     from uuid import UUID
 
     from llmrouter_server.catalog.snapshot import Snapshot
@@ -67,24 +67,26 @@ def cluster_name(provider_id: UUID) -> str:
     return f"provider-{provider_id}"
 
 
+class Upstreams:
+    """The providers of the newest snapshot: the same object again while the snapshot is the same."""
+
+    def __init__(self, current: Callable[[], Awaitable[Snapshot]]) -> None:
+        self._current = current
+        self._snapshot: Snapshot | None = None
+        self._found: tuple[Upstream, ...] = ()
+
+    async def __call__(self) -> tuple[Upstream, ...]:
+        """Return them; raises what `current` raises."""
+        snapshot = await self._current()
+        if snapshot is not self._snapshot:
+            self._snapshot, self._found = snapshot, upstreams_of(snapshot)
+        return self._found
+
+
 def upstreams_of(snapshot: Snapshot) -> tuple[Upstream, ...]:
     """Return the providers of the snapshot's models, also those that are not enabled, in the order of their ids."""
-    found = {
-        model.provider_id: Upstream(model.provider_id, model.api_endpoint, model.provider_enabled)
-        for model in snapshot.models
-    }
-    return tuple(found[provider_id] for provider_id in sorted(found))
-
-
-def clusters_of(upstreams: Iterable[Upstream], *, ca_file: str, lua_dir: str) -> dict[Upstream, dict[str, Any]]:
-    """Return the cluster of each provider, without those whose endpoint is no usable URL."""
-    clusters = {}
-    for upstream in upstreams:
-        try:
-            clusters[upstream] = cluster_of(upstream, ca_file=ca_file, lua_dir=lua_dir)
-        except ValueError:
-            continue  # what is wrong with one must not take the others from Envoy
-    return clusters
+    one_of_each = sorted(snapshot.providers, key=lambda model: model.provider_id.int)
+    return tuple(Upstream(model.provider_id, model.api_endpoint, model.provider_enabled) for model in one_of_each)
 
 
 def cluster_of(upstream: Upstream, *, ca_file: str, lua_dir: str) -> dict[str, Any]:

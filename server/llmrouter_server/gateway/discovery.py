@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import json
 import logging
 import time
 from collections import deque
@@ -20,11 +19,11 @@ import grpc
 
 from llmrouter_server import errors
 from llmrouter_server.gateway.acceptance import SPREAD_S, Acceptance, Pair
-from llmrouter_server.gateway.clusters import Upstream, cluster_message, cluster_name, clusters_of
+from llmrouter_server.gateway.clusters import Upstream, cluster_message, cluster_name, cluster_of, endpoint_of
 from llmrouter_server.gateway.envoy_api import Cluster, DiscoveryRequest, DiscoveryResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
     from uuid import UUID
 
     from llmrouter_server.runtime.interceptor import Context
@@ -40,6 +39,8 @@ LOOK_AGAIN_S = 1.0
 MAX_ERROR = 2000
 """Characters of Envoy's words that are logged."""
 REMEMBERED_VERSIONS = 64
+AT_ONCE = 4
+"""Clusters that are made before others have their turn: each takes most of a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,11 @@ class Resources:
 
     version: str
     """The same for the same clusters, on every replica."""
+    upstreams: tuple[Upstream, ...]
     pairs: Mapping[str, Pair]
     """By the cluster's name, of those that may be named in a plan."""
-    messages: tuple[Any, ...]
+    packed: Mapping[Upstream, bytes]
+    """Envoy's messages, serialised."""
 
 
 @dataclass(slots=True)
@@ -83,11 +86,18 @@ class ClusterDiscovery:
         settle_s: float = SETTLE_S,
         spread_s: float = SPREAD_S,
     ) -> None:
-        """`read` returns the providers as they are now; it may raise errors.DomainError."""
+        """`read` returns the providers as they are now; it may raise errors.DomainError.
+
+        What it returns again, the same object, is known not to have changed.
+        """
         self._read, self._settle_s = read, settle_s
         self._acceptance = Acceptance(clock, spread_s=spread_s)
+        self._found: Sequence[Upstream] | None = None
         self._upstreams: tuple[Upstream, ...] | None = None
+        """Those whose endpoint is a usable URL, in the order of their ids."""
+        self._unusable: frozenset[Upstream] = frozenset()
         self._compiled: dict[Places, Resources] = {}
+        self._compiling = asyncio.Lock()
         self._changed, self._news = asyncio.Event(), asyncio.Event()
         self._is_draining = self._is_blind = False
         self._task: asyncio.Task[None] | None = None
@@ -138,7 +148,7 @@ class ClusterDiscovery:
 
     async def _look(self) -> None:
         try:
-            upstreams = tuple(sorted(await self._read(), key=lambda upstream: upstream.provider_id))
+            found = await self._read()
         except Exception as error:
             if not self._is_blind:  # once, and not every second
                 told = error if not isinstance(error, errors.DomainError) else None
@@ -146,26 +156,48 @@ class ClusterDiscovery:
             self._is_blind = True
             return
         self._is_blind = False
+        if found is self._found:
+            return
+        unusable = await self._find_unusable(found)
+        usable = (upstream for upstream in found if upstream not in unusable)
+        upstreams = tuple(sorted(usable, key=lambda upstream: upstream.provider_id.int))
+        self._found, self._unusable = found, unusable
         if upstreams != self._upstreams:
             self._upstreams = upstreams
-            self._compiled.clear()
-            known = clusters_of(upstreams, ca_file="", lua_dir="")
-            if len(known) < len(upstreams):
-                unknown = [str(upstream.provider_id) for upstream in upstreams if upstream not in known]
-                log.error("providers whose endpoint is no usable URL get no cluster", extra={"provider_ids": unknown})
-            self._acceptance.now_there(_pair(upstream) for upstream in known if upstream.is_enabled)
+            self._acceptance.now_there(_pair(upstream) for upstream in upstreams if upstream.is_enabled)
             self._tell()
+
+    async def _find_unusable(self, found: Sequence[Upstream]) -> frozenset[Upstream]:
+        """Return those whose endpoint is no usable URL: what is wrong with one must not take the others from Envoy."""
+        known = self._unusable & frozenset(found)
+        fresh = frozenset(found) - frozenset(self._upstreams or ()) - known
+        unusable = [upstream async for upstream in _in_turns(fresh) if not _has_usable_endpoint(upstream)]
+        if unusable:
+            ids = sorted(str(upstream.provider_id) for upstream in unusable)
+            log.error("providers whose endpoint is no usable URL get no cluster", extra={"provider_ids": ids})
+        return known.union(unusable)
 
     def _tell(self) -> None:
         news, self._news = self._news, asyncio.Event()
         news.set()
 
-    def _resources(self, places: Places) -> Resources | None:
-        if self._upstreams is None:
-            return None
-        if places not in self._compiled:
-            self._compiled[places] = _compile(self._upstreams, places)
-        return self._compiled[places]
+    async def _resources(self, places: Places) -> Resources | None:
+        """Return all clusters; None before the first reading. They may be of the moment before this one."""
+        async with self._compiling:  # Envoys with the same places share what is made for the first
+            last, upstreams = self._compiled.get(places), self._upstreams
+            if upstreams is None or (last is not None and last.upstreams is upstreams):
+                return last
+            known = last.packed if last is not None else {}
+            fresh = [upstream for upstream in upstreams if upstream not in known]
+            made = {upstream: _pack(upstream, places) async for upstream in _in_turns(fresh)}
+            packed = {upstream: made.get(upstream) or known[upstream] for upstream in upstreams}
+            self._compiled[places] = Resources(
+                version=hashlib.sha256(b"".join(packed.values())).hexdigest()[:16],
+                upstreams=upstreams,
+                pairs={cluster_name(each.provider_id): _pair(each) for each in upstreams if each.is_enabled},
+                packed=packed,
+            )
+            return self._compiled[places]
 
     async def _stream_clusters(self, _: object, context: Context) -> None:
         """Answer the first request, and then again whenever there is something else to say.
@@ -203,8 +235,10 @@ class ClusterDiscovery:
 
     async def _send_news(self, places: Places, sent: _Sent | None, context: Context) -> _Sent | None:
         """Send the clusters if they are others than those sent last, and Envoy has answered to those."""
-        resources = self._resources(places)
-        if resources is None or (sent is not None and not sent.is_answered):
+        if sent is not None and not sent.is_answered:
+            return sent
+        resources = await self._resources(places)
+        if resources is None:
             return sent
         if sent is not None and sent.resources.version == resources.version:
             # What has gone and come back meanwhile, it has had all the time; other words for the same URL, as well.
@@ -212,8 +246,8 @@ class ClusterDiscovery:
             return sent
         sent = _Sent(nonce=str(int(sent.nonce) + 1) if sent else "1", resources=resources)
         response = DiscoveryResponse(version_info=resources.version, type_url=TYPE_URL, nonce=sent.nonce)
-        for message in resources.messages:
-            response.resources.add().Pack(message, deterministic=True)
+        for packed in resources.packed.values():
+            response.resources.add(type_url=TYPE_URL, value=packed)
         await context.write(response)
         return sent
 
@@ -238,14 +272,26 @@ class ClusterDiscovery:
         self._acceptance.accept(resources.pairs[name] for name in names)
 
 
-def _compile(upstreams: Sequence[Upstream], places: Places) -> Resources:
-    clusters = clusters_of(upstreams, ca_file=places.ca_file, lua_dir=places.lua_dir)
-    content = json.dumps(list(clusters.values()), sort_keys=True).encode()
-    return Resources(
-        version=hashlib.sha256(content).hexdigest()[:16],
-        pairs={cluster_name(each.provider_id): _pair(each) for each in clusters if each.is_enabled},
-        messages=tuple(map(cluster_message, clusters.values())),
-    )
+async def _in_turns(upstreams: Iterable[Upstream]) -> AsyncIterator[Upstream]:
+    """Go through many, and let others have their turn now and then."""
+    for number, upstream in enumerate(upstreams):
+        if number % AT_ONCE == 0:
+            await asyncio.sleep(0)
+        yield upstream
+
+
+def _has_usable_endpoint(upstream: Upstream) -> bool:
+    try:
+        endpoint_of(upstream.api_endpoint)
+    except ValueError:
+        return False
+    return True
+
+
+def _pack(upstream: Upstream, places: Places) -> bytes:
+    cluster = cluster_of(upstream, ca_file=places.ca_file, lua_dir=places.lua_dir)
+    packed: bytes = cluster_message(cluster).SerializeToString(deterministic=True)
+    return packed
 
 
 def _places(request: Any) -> Places | None:  # noqa: ANN401 - its class is made at run time
