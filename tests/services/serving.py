@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import asyncpg
 
@@ -24,6 +25,10 @@ async def serve_from(stack: LocalStack, url: str) -> None:
         await connection.execute(TAKE_PLACE, url)
     finally:
         await connection.close(timeout=5)
+    place = urlsplit(url).netloc
+    async with asyncio.timeout(PATIENCE_S):
+        while f"::{place}::" not in await _edge(stack, "/clusters"):  # else the server may not have heard of it yet
+            await asyncio.sleep(0.05)
     await until_served(stack)
 
 
@@ -37,11 +42,15 @@ async def until_served(stack: LocalStack) -> None:
 
 async def edge_figures(stack: LocalStack, name: str) -> list[str]:
     """Return the lines of Envoy's figures whose names end so."""
+    return [line for line in (await _edge(stack, f"/stats?filter={name}")).splitlines() if f"{name}: " in line]
+
+
+async def _edge(stack: LocalStack, path: str) -> str:
+    """Ask Envoy's own interface."""
     reader, writer = await asyncio.open_unix_connection(str(stack._admin_socket()))
     try:
-        writer.write(f"GET /stats?filter={name} HTTP/1.1\r\nhost: envoy\r\nconnection: close\r\n\r\n".encode())
+        writer.write(f"GET {path} HTTP/1.1\r\nhost: envoy\r\nconnection: close\r\n\r\n".encode())
         async with asyncio.timeout(PATIENCE_S):
-            said = (await reader.read()).decode()
+            return (await reader.read()).decode()
     finally:
         writer.close()
-    return [line for line in said.splitlines() if f"{name}: " in line]

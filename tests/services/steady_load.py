@@ -23,10 +23,13 @@ PATIENCE_S = 20.0
 
 
 class Load:
-    """Asks for decisions, chats and streams, steadily, until the end of the block."""
+    """Asks for decisions, chats and streams, steadily, until the end of the block.
 
-    def __init__(self, stack: LocalStack) -> None:
-        self._stack = stack
+    asks_again: when the answer is 503, as its Retry-After says; else that is a failure.
+    """
+
+    def __init__(self, stack: LocalStack, *, asks_again: bool = False) -> None:
+        self._stack, self._asks_again = stack, asks_again
         self._asking: set[asyncio.Task[None]] = set()
         self.ended: Counter[str] = Counter()
         self.failed: list[str] = []
@@ -71,6 +74,9 @@ class Load:
             body = {"model": "eco", "messages": [{"role": "user", "content": "hello"}], "stream": what == "stream"}
         headers = {"authorization": f"Bearer {self._stack.identity.mint('user')}", "content-type": "application/json"}
         reply = await send(self._stack.ports.http, "POST", path, headers, json.dumps(body).encode())
+        while self._asks_again and reply.status == 503 and "retry-after" in reply.headers:
+            await asyncio.sleep(float(reply.headers["retry-after"]))
+            reply = await send(self._stack.ports.http, "POST", path, headers, json.dumps(body).encode())
         self.ended[what] += 1
         if reply.status != 200 or reply.end != "whole" or (what == "stream" and not reply.is_done):
             self.failed.append(f"{what}: {reply}")

@@ -112,7 +112,8 @@ async def test_every_command_works_and_a_server_over_the_restored_database_has_a
         }
         with_programs = environment(stack, DATABASE_URL=stack.database_url, BYOK_ENCRYPTION_KEY=f"{new},{old}")
         with_programs["PATH"] = f"{programs}:{with_programs['PATH']}"
-        async with Load(stack) as load, Shell(open_folder, with_programs) as shell:
+        # Postgres copies databases on a disk that it may share with other tests: it may be away for a moment.
+        async with Load(stack, asks_again=True) as load, Shell(open_folder, with_programs) as shell:
             await load.more()
             await play(DOCUMENT, steps_of(TEXT), shell, elsewhere)
             await load.more()
