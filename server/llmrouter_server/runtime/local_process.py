@@ -101,8 +101,7 @@ class Child:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to this one process; nothing happens when it has ended."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
+            send_signal(self._process, number)
 
     def last_lines(self, count: int = 10) -> list[str]:
         """Return the end of its log."""
@@ -136,6 +135,17 @@ async def run(
         await process.wait()
         raise
     return await process.wait(), output.decode("utf-8", "replace")
+
+
+def send_signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    """Send a signal to a child; nothing happens when it has ended.
+
+    asyncio's own looks first whether the child has ended. When that is so and asyncio has not noticed yet, it takes the
+    exit code from under asyncio, which then says 255.
+    """
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
 
 
 async def end_foreign(pid: int, *steps: tuple[signal.Signals, float]) -> None:

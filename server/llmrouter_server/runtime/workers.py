@@ -9,17 +9,16 @@ import signal
 import socket
 import sys
 import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmrouter_server.runtime import telemetry
+from llmrouter_server.runtime.local_process import launch_command, send_signal
 
 if TYPE_CHECKING:
     from llmrouter_server.config import Settings
 
 log = logging.getLogger(__name__)
 
-LAUNCHER = Path(__file__).with_name("local_launcher.py")
 RESTART_DELAY_S = 1.0
 CLOSING_S = 15.0
 """How long a server may take to write and close what is left, after it has drained."""
@@ -59,8 +58,8 @@ async def _keep_running(number: int, stop: asyncio.Event, patience_s: float) -> 
     environment = {name: value for name, value in os.environ.items() if name != "METRICS_ADDRESS"}
     environment["LISTEN_REUSE_PORT"] = "true"
     # Through the launcher it gets SIGTERM, and drains, when this process is killed (Linux).
-    launcher = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(int(signal.SIGTERM)), "", ""]
-    command = [*launcher, sys.executable, "-m", "llmrouter_server", "serve"]
+    serve = [sys.executable, "-m", "llmrouter_server", "serve"]
+    command = launch_command(serve, account=None, death_signal=signal.SIGTERM)
     while True:
         worker = await asyncio.create_subprocess_exec(*command, env=environment, start_new_session=True)
         log.info("worker started", extra={"worker": number, "pid": worker.pid})
@@ -68,12 +67,11 @@ async def _keep_running(number: int, stop: asyncio.Event, patience_s: float) -> 
         await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if stop.is_set():
-            if worker.returncode is None:
-                worker.terminate()
+            send_signal(worker, signal.SIGTERM)
             await asyncio.wait({ended}, timeout=patience_s)
             if worker.returncode is None:
                 log.error("worker did not end and is killed", extra={"worker": number, "pid": worker.pid})
-                worker.kill()
+                send_signal(worker, signal.SIGKILL)
             code = await ended
             return 0 if code == -signal.SIGTERM else abs(code)  # it was told to stop before it had even started
         code = await ended
