@@ -53,6 +53,21 @@ async def test_a_change_is_seen_by_the_next_use() -> None:
     assert (await source.states.get(USER)).spent_usd == 7
 
 
+async def test_the_first_of_many_reads_that_overlap_is_kept() -> None:
+    source = Source()
+    first, later = asyncio.Event(), asyncio.Event()
+    reading = []
+    for source.slow in (first, first, later):
+        reading.append(asyncio.create_task(source.states.get(USER)))
+        await asyncio.sleep(0)
+    first.set()
+    states = await asyncio.gather(*reading[:2])
+    assert await source.states.get(USER) in states
+    assert len(source.reads) == 3
+    later.set()
+    await reading[2]
+
+
 async def test_a_change_of_another_user_forgets_nothing() -> None:
     source = Source()
     await source.states.get(USER)

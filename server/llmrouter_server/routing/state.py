@@ -86,7 +86,9 @@ class UserStates:
             self._hit.inc()
             return state
         self._miss.inc()
-        ticket = self._reading[user_id] = object()
+        # Reads that overlap share a ticket: the first to end is kept. If each took the place of the one before, a user
+        # who always asks again before a read has ended would never be remembered.
+        ticket = self._reading.setdefault(user_id, object())
         try:
             state = await self._read(user_id, month)
         finally:
