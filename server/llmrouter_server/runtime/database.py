@@ -64,6 +64,7 @@ class Database:
         self._idle = telemetry.POOL_CONNECTIONS.labels("idle")
         self._used = telemetry.POOL_CONNECTIONS.labels("used")
         telemetry.POOL_LIMIT.set(max_size)
+        self._for_reports = asyncio.Semaphore(max(1, max_size // 2))
         self.is_up = False
 
     def on_change(self, listener: Callable[[bool], None]) -> None:
@@ -114,6 +115,23 @@ class Database:
             raise errors.unavailable() from error
 
     @contextlib.asynccontextmanager
+    async def for_reports(self) -> AsyncIterator[Any]:
+        """Lend one of half of the connections, for reading what may take long; UNAVAILABLE as `connection`.
+
+        The others are left for decisions and records, whatever a user asks for again and again.
+        """
+        try:
+            async with asyncio.timeout(ACQUIRE_TIMEOUT_S):
+                await self._for_reports.acquire()
+        except TimeoutError:
+            raise errors.unavailable() from None
+        try:
+            async with self.connection() as connection:
+                yield connection
+        finally:
+            self._for_reports.release()
+
+    @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
         """Lend a connection inside a transaction: committed at the end, rolled back on an error."""
         async with self.connection() as connection, connection.transaction():
@@ -153,14 +171,24 @@ class Database:
             async with asyncio.timeout(PROBE_TIMEOUT_S + ACQUIRE_TIMEOUT_S):
                 if self._pool is None:
                     self._pool = await self._connect()
-                async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
-                    await connection.execute("select 1", timeout=PROBE_TIMEOUT_S)
+                if self._pool.get_idle_size() or self._pool.get_size() < self._max_size:
+                    async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+                        await connection.execute("select 1", timeout=PROBE_TIMEOUT_S)
+                else:  # others have them all: a busy database is not away
+                    await self._probe_apart()
         except DatabaseUnusableError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the next probe may find it mended
             self._tell(error)
         else:
             self._tell(None)
+
+    async def _probe_apart(self) -> None:
+        connection = await asyncpg.connect(self._url, timeout=ACQUIRE_TIMEOUT_S)
+        try:
+            await connection.execute("select 1", timeout=PROBE_TIMEOUT_S)
+        finally:
+            connection.terminate()
 
     def _tell(self, error: Exception | None) -> None:
         """Take note of what a probe found; log and tell it when it is something new."""

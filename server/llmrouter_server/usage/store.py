@@ -139,7 +139,7 @@ class UsageStore:
 
     async def sums(self, user_id: UUID, first: date, last: date) -> list[UsageSum]:
         """Sum a user's usage over these days, by provider and power level."""
-        async with self._database.connection() as connection:
+        async with self._database.for_reports() as connection:
             return [UsageSum(**row) for row in await connection.fetch(SUMS, user_id, first, last)]
 
     async def spend(self, user_id: UUID, month: date) -> Decimal:
@@ -157,7 +157,7 @@ class UsageStore:
         return await self._buckets(HOURS, user_id, period.start, period.end, only)
 
     async def _buckets(self, query: str, user_id: UUID, first: date, last: date, only: Only) -> dict[Any, Sum]:
-        async with self._database.connection() as connection:
+        async with self._database.for_reports() as connection:
             rows = await connection.fetch(query, user_id, first, last, *astuple(only))
         return {row["start"]: Sum(*tuple(row)[1:]) for row in rows}
 
@@ -173,7 +173,7 @@ class UsageStore:
     ) -> list[StoredRecord]:
         """List a user's records, newest first, from before the one that happened then and has this id."""
         moment, usage_id = min(before or (period.end, LAST_ID), (period.end, LAST_ID))
-        async with self._database.connection() as connection:
+        async with self._database.for_reports() as connection:
             rows = await connection.fetch(
                 RECORDS, user_id, period.start, moment, usage_id, *astuple(only), status, limit
             )
