@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import logging
+import os
 import threading
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -13,7 +14,7 @@ from uuid import UUID
 import pytest
 
 from llmrouter_server.runtime import telemetry
-from llmrouter_server.runtime.call_lines import LOGGER, Call, CallLines, Output
+from llmrouter_server.runtime.call_lines import LOGGER, MOST_WAITING, Beside, Call, CallLines, Output
 from llmrouter_server.runtime.telemetry import JsonLines
 
 if TYPE_CHECKING:
@@ -32,9 +33,8 @@ def a_call(
 @pytest.fixture
 def output() -> Iterator[Output]:
     telemetry.tell()
-    made, logger = Output(telemetry.tell), logging.getLogger("llmrouter_server")
+    made, logger = Output(telemetry.tell, io.StringIO()), logging.getLogger("llmrouter_server")
     made.setFormatter(JsonLines())
-    made.setStream(io.StringIO())
     level = logger.level
     logger.addHandler(made)
     logger.setLevel(logging.INFO)
@@ -105,3 +105,30 @@ async def test_whoever_asks_at_the_same_time_each_call_is_written_once(output: O
     for thread in threads:
         await asyncio.to_thread(thread.join)
     assert sorted(str(line["request_id"]) for line in written(output)) == sorted(map(str, range(5000)))
+
+
+def test_a_pipe_that_nobody_reads_holds_up_nobody_and_what_is_too_much_is_counted() -> None:
+    reading, writing = os.pipe()
+    dropped: list[int] = []
+    with os.fdopen(reading, encoding="ascii") as reader, os.fdopen(writing, "w", encoding="ascii") as pipe:
+        beside = Beside(pipe, dropped.append)
+        lines = [f"{number:04d} {'x' * 1000}\n" for number in range(2 * MOST_WAITING)]
+        for line in lines:
+            beside.write(line)
+        assert sum(dropped) > 0
+        kept = len(lines) - sum(dropped)
+        read = [reader.readline() for _ in range(kept)]
+        assert read == [line for line in lines if line in set(read)]
+        beside.write("after\n")
+        beside.finish()
+        assert reader.readline() == "after\n"
+
+
+def test_what_a_closed_stream_does_not_take_is_counted() -> None:
+    dropped: list[int] = []
+    stream = io.StringIO()
+    stream.close()
+    beside = Beside(stream, dropped.append)
+    beside.write("one\ntwo\n")
+    beside.finish()
+    assert dropped == [2]

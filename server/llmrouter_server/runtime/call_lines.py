@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import functools
 import logging
-import sys
+import queue
+import threading
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from uuid import UUID
 
 LOGGER = "llmrouter_server.access"
+MOST_WAITING = 1000
+"""Writes, each of one line or of all calls of a moment."""
+FINISH_S = 5.0
 
 
 class Call(NamedTuple):
@@ -51,11 +55,45 @@ class CallLines(logging.LogRecord):
         return "\n".join(map(Call.to_json, self.calls))
 
 
-class Output(logging.StreamHandler[Any]):
-    """Standard output. Whatever else is told, `tell` is called before, so that calls that wait come before it."""
+class Beside:
+    """A stream that a thread of its own writes to: a pipe that nobody reads, or a slow disk, holds up nobody else."""
 
-    def __init__(self, tell: Callable[[], None]) -> None:
-        super().__init__(sys.stdout)
+    def __init__(self, stream: TextIO, dropped: Callable[[int], None]) -> None:
+        """`dropped` is told how many lines could not be written, or not be kept until then."""
+        self._stream, self._dropped = stream, dropped
+        self._waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._write, name="log", daemon=True)
+        self._writer.start()
+
+    def write(self, text: str) -> None:
+        """Take lines."""
+        if self._waiting.qsize() >= MOST_WAITING:
+            self._dropped(text.count("\n"))
+        else:
+            self._waiting.put(text)
+
+    def flush(self) -> None:
+        """Do nothing: what was taken is written as soon as it can be."""
+
+    def finish(self) -> None:
+        """Write what waits, for a while, and take no more."""
+        self._waiting.put(None)
+        self._writer.join(FINISH_S)
+
+    def _write(self) -> None:
+        while (text := self._waiting.get()) is not None:
+            try:
+                self._stream.write(text)
+                self._stream.flush()
+            except (OSError, ValueError):  # nobody will ever read it, or it is closed
+                self._dropped(text.count("\n"))
+
+
+class Output(logging.StreamHandler[Any]):
+    """A handler before whose lines `tell` is called, so that calls that wait come before whatever else is told."""
+
+    def __init__(self, tell: Callable[[], None], stream: TextIO | Beside) -> None:
+        super().__init__(stream)
         self._tell = tell
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -65,6 +103,8 @@ class Output(logging.StreamHandler[Any]):
 
     def close(self) -> None:
         self._tell()
+        if isinstance(self.stream, Beside):
+            self.stream.finish()
         super().close()
 
 

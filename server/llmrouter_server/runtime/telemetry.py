@@ -7,6 +7,7 @@ import functools
 import json
 import logging
 import os
+import sys
 from collections import Counter, deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -15,7 +16,7 @@ import prometheus_client
 from prometheus_client import multiprocess
 from prometheus_client.registry import Collector
 
-from llmrouter_server.runtime.call_lines import LOGGER, Call, CallLines, Output
+from llmrouter_server.runtime.call_lines import LOGGER, Beside, Call, CallLines, Output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -301,7 +302,7 @@ def _cut(text: str, limit: int) -> str:
 
 def configure_logging() -> None:
     """Send every log to standard output, as JSON lines."""
-    handler = Output(tell)
+    handler = Output(tell, Beside(sys.stdout, DROPPED.labels("log").inc))
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
