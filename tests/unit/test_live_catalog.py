@@ -23,6 +23,7 @@ class Source:
         self.asked: list[str] = []
         self.is_told = True
         self.is_away = False
+        self.failure: Exception = errors.unavailable()
         self.slow: asyncio.Event | None = None
         self.live = LiveCatalog(cast("Any", self), lambda: self.is_told)
 
@@ -38,7 +39,7 @@ class Source:
         if self.slow is not None:
             await self.slow.wait()
         if self.is_away:
-            raise errors.unavailable()
+            raise self.failure
         return number
 
     async def begun(self, count: int) -> None:
@@ -143,6 +144,19 @@ async def test_a_look_that_fails_fails_for_all_who_waited_for_it_and_for_nobody_
     assert source.asked == ["snapshot", "snapshot"]
     source.is_away = False
     assert (await source.live.current()).number == 1
+
+
+async def test_so_does_one_that_meets_what_it_cannot_read() -> None:
+    source = Source()
+    source.slow, source.is_away, source.failure = asyncio.Event(), True, KeyError("power_level")
+    uses = source.users(1)
+    await source.begun(1)
+    uses += source.users(100)
+    await settle()
+    source.slow.set()
+    outcomes = await asyncio.gather(*uses, return_exceptions=True)
+    assert outcomes == [source.failure] * 101
+    assert source.asked == ["snapshot", "snapshot"]
 
 
 async def test_who_hangs_up_in_the_middle_of_a_look_leaves_it_to_the_next() -> None:

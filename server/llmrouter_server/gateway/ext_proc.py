@@ -36,7 +36,7 @@ SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 CHAT, MODELS = "/v1/chat/completions", "/v1/models"
 DECIDE_S = 3.0
 """How long a decision may take; Envoy waits a little longer."""
-LARGE_BODY = 262_144
+LARGE_BODY = 65_536
 """Bytes from which a body is read beside the loop."""
 ATTEMPTS_EACH = 4
 """At each candidate: it, it again, and the referee after both. See envoy/gateway_attempt.lua."""

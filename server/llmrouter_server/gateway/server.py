@@ -49,7 +49,7 @@ class GatewayServer:
                 options=[
                     ("grpc.so_reuseport", int(reuse_port)),
                     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-                    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                    ("grpc.max_send_message_length", -1),  # Envoy's clusters grow with the providers
                     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ],
             )

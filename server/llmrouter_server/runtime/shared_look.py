@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from llmrouter_server import errors
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -24,7 +22,8 @@ class SharedLook(Generic[Seen]):
         self._look = look
         self._looking = asyncio.Lock()
         self._begun = self._ended = 0
-        self._outcome: Seen | errors.DomainError = errors.unavailable()
+        self._outcome: Seen | None = None
+        self._failure: Exception | None = None
 
     async def __call__(self) -> Seen:
         """Return what a look saw that began after this call."""
@@ -34,10 +33,10 @@ class SharedLook(Generic[Seen]):
                 self._begun += 1
                 number = self._begun
                 try:
-                    self._outcome = await self._look()
-                except errors.DomainError as error:
-                    self._outcome = error
+                    self._outcome, self._failure = await self._look(), None
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is told to each of them
+                    self._outcome, self._failure = None, error
                 self._ended = number
-            if isinstance(self._outcome, errors.DomainError):
-                raise self._outcome
-            return self._outcome
+            if self._failure is not None:
+                raise self._failure
+            return self._outcome  # type: ignore[return-value] # a look has ended
