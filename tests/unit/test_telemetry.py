@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
@@ -242,6 +243,16 @@ async def test_what_is_counted_is_told_together_a_moment_later(monkeypatch: pyte
         while not counted(registry, "x"):
             await asyncio.sleep(0)
     assert (counted(registry, "x"), counted(registry, "y")) == (6, 5)
+
+
+async def test_it_is_told_for_how_long_the_loop_answered_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "GATHER_S", 0.0)
+    before = REGISTRY.get_sample_value("llmrouter_loop_late_seconds_sum") or 0
+    telemetry.counter(telemetry.CACHE, "test", "hit").inc()
+    time.sleep(0.2)  # noqa: ASYNC251 - it holds the loop up
+    async with asyncio.timeout(10):
+        while (REGISTRY.get_sample_value("llmrouter_loop_late_seconds_sum") or 0) < before + 0.19:
+            await asyncio.sleep(0)
 
 
 async def test_whoever_reads_the_metrics_misses_nothing() -> None:

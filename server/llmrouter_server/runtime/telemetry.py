@@ -89,6 +89,12 @@ POOL_WAIT_SECONDS = prometheus_client.Histogram(
     "Time to get a connection of the pool, in seconds, also when none was got.",
     buckets=QUICK_SECONDS,
 )
+LOOP_LATE_SECONDS = prometheus_client.Histogram(
+    "llmrouter_loop_late_seconds",
+    "How late a timer of the event loop was, in seconds, one for the calls of each moment: for so long nothing else "
+    "was answered.",
+    buckets=QUICK_SECONDS,
+)
 BATCH_SIZE = prometheus_client.Histogram(
     "llmrouter_batch_size", "Items written together, by queue.", ["queue"], buckets=SIZES
 )
@@ -223,11 +229,13 @@ def _tell_soon() -> None:
         return
     if loop is not _timer_of:
         _timer_of = loop
-        loop.call_later(GATHER_S, _tell_in_time)
+        loop.call_later(GATHER_S, _tell_in_time, loop.time() + GATHER_S)
 
 
-def _tell_in_time() -> None:
+def _tell_in_time(due: float) -> None:
     global _timer_of  # noqa: PLW0603
+    if _timer_of is not None:
+        LOOP_LATE_SECONDS.observe(max(0.0, _timer_of.time() - due))
     _timer_of = None
     tell()
 
