@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -240,6 +241,14 @@ def test_the_command_line_validates_and_prints() -> None:
     refused = subprocess.run([*module, "--issuer", "x"], capture_output=True, text=True, timeout=60, check=False)
     assert refused.returncode == 2
     assert "give --jwks, --audience" in refused.stderr
+
+
+def test_a_secret_read_from_a_file_is_rendered_without_its_line_end() -> None:
+    module = [sys.executable, "-m", "llmrouter_server.runtime.envoy_config"]
+    flags = ["--jwks", "/keys/jwks.json", "--issuer", "https://issuer.test", "--audience", "llmrouter"]
+    env = os.environ | {"GATEWAY_SECRET": f"{'s' * 40}\n"}
+    printed = subprocess.run([*module, *flags], env=env, capture_output=True, text=True, timeout=60, check=True)
+    assert printed.stdout == render(EdgeParameters(**REQUIRED | {"gateway_secret": "s" * 40}))
 
 
 def test_the_command_names_its_configuration(tmp_path: Path) -> None:

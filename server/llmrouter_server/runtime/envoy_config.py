@@ -190,7 +190,7 @@ def render(parameters: EdgeParameters) -> str:
         "GATEWAY_HOST": gateway_host,
         "GATEWAY_LONGEST_S": parameters.gateway_longest_s,
         "GATEWAY_PORT": gateway_port,
-        "GATEWAY_SECRET": parameters.gateway_secret,
+        "GATEWAY_SECRET": parameters.gateway_secret.strip(),  # as the server reads its own
         "GATEWAY_SILENCE_S": parameters.gateway_silence_s,
         "GATEWAY_SLOW_SILENCE_S": 4 * parameters.gateway_silence_s,  # as gateway.decision.PATIENCE_WITH_REASONING
         "GLOBAL_PER_S": parameters.global_requests_per_s,
