@@ -40,8 +40,9 @@ class Decides:
 class Envoy:
     """Asks for a decision, and breaks its stream off when it is there."""
 
-    def __init__(self, breaks: BaseException) -> None:
-        headers = [{"key": ":path", "raw_value": CHAT.encode()}, {"key": "authorization", "raw_value": b"Bearer t"}]
+    def __init__(self, breaks: BaseException, *, request_id: str = "1") -> None:
+        sent = {":path": CHAT, "authorization": "Bearer t", "x-request-id": request_id}
+        headers = [{"key": name, "raw_value": value.encode()} for name, value in sent.items()]
         body = b'{"messages":[{"role":"user","content":"Hi"}]}'
         self._sends = [
             ProcessingRequest(request_headers={"headers": {"headers": headers}}),

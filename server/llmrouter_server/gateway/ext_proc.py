@@ -42,7 +42,9 @@ ATTEMPTS_EACH = 4
 """At each candidate: it, it again, and the referee after both. See envoy/gateway_attempt.lua."""
 USER_HEADER = "x-llmrouter-user-id"
 NOT_FOR_PROVIDERS = ("authorization", "cookie", USER_HEADER)
-HEADERS_READ = (":path", "authorization", USER_HEADER)
+REQUEST_ID_HEADER = "x-request-id"
+"""Envoy's own, or the client's where envoy/entrance.lua found it good."""
+HEADERS_READ = (":path", "authorization", USER_HEADER, REQUEST_ID_HEADER)
 
 
 class ExtProc:
@@ -71,7 +73,7 @@ class ExtProc:
         }
         path = headers.get(":path", "").partition("?")[0]
         if path != CHAT:
-            await context.write(await self._guarded(path, self._list(path, headers)))
+            await context.write(await self._guarded(path, headers, self._list(path, headers)))
             return
         body = b""
         if not first.request_headers.end_of_stream:  # else Envoy sends no body, but goes on when it may
@@ -82,7 +84,7 @@ class ExtProc:
             body = second.request_body.body
         prepared: list[Prepared] = []
         try:
-            answer = await self._guarded(CHAT, self._chat(headers, body, prepared))
+            answer = await self._guarded(CHAT, headers, self._chat(headers, body, prepared))
             telemetry.histogram(telemetry.SECONDS, CHAT).observe(time.perf_counter() - started)
             # That ends the stream: one that stayed open would take the answer with it when this server goes away.
             await context.write(answer)
@@ -93,8 +95,9 @@ class ExtProc:
         # A stream that is broken off while the plan is being sent says nothing: Envoy does that when it has it, too.
         # What it did not take then expires. Broken off before, the decider itself takes back what it had set up.
 
-    async def _guarded(self, method: str, work: Any) -> Any:  # noqa: ANN401 - a message made at run time
+    async def _guarded(self, method: str, headers: Mapping[str, str], work: Any) -> Any:  # noqa: ANN401 - a message made at run time
         """Answer, in time, with what the work returns or with the error that it raises."""
+        request_id = headers.get(REQUEST_ID_HEADER)
         counted = CHAT if method == CHAT else MODELS
         try:
             async with asyncio.timeout(DECIDE_S):
@@ -104,13 +107,14 @@ class ExtProc:
         except TimeoutError:
             error = errors.unavailable()
         except Exception:
-            log.exception("unhandled exception", extra={"method": method})
+            log.exception("unhandled exception", extra={"method": method, "request_id": request_id})
             error = errors.internal()
         else:
             telemetry.counter(telemetry.REQUESTS, counted, "OK").inc()
             return answer
         telemetry.counter(telemetry.REQUESTS, counted, error.code.name).inc()
-        log.info("chat request refused", extra={"reason": error.reason, "why": error.message})
+        told = {"reason": error.reason, "why": error.message, "request_id": request_id}
+        log.info("chat request refused", extra=told)
         status, body, headers = error_body(error)
         return _immediate(status, body, headers)
 
