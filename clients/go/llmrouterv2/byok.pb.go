@@ -42,8 +42,8 @@ type ProviderKey struct {
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// When it was last replaced or changed.
 	UpdatedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=updated_at,json=updatedAt,proto3" json:"updated_at,omitempty"`
-	// When its provider last refused it (401 or 403). It is left out of routing for 15 minutes from then on. Absent: not
-	// refused since it was stored, activated or last worked.
+	// When its provider last refused it (401 or 403, at the gateway also 402). It is left out of routing for 15 minutes
+	// from then on. Absent: not refused since it was stored, activated or last worked.
 	RefusedAt     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=refused_at,json=refusedAt,proto3" json:"refused_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -42,10 +42,11 @@ const (
 	Exclusion_EXCLUSION_OVER_BUDGET Exclusion = 4
 	// Its provider needs a key of the user's own, and there is no active one.
 	Exclusion_EXCLUSION_KEY_REQUIRED Exclusion = 5
-	// The user's key was refused by its provider (401 or 403) in the last 15 minutes.
+	// The user's key was refused by its provider (401 or 403, at the gateway also 402) in the last 15 minutes.
 	Exclusion_EXCLUSION_KEY_FAILING Exclusion = 6
-	// Its provider takes no request without a key, and there is none to use: neither the operator's nor one of the user's
-	// own that works. Only requests through the gateway are judged by this.
+	// There is no key to use: its provider takes no request without one, and there is neither the user's nor the
+	// operator's; or it refused the user's in the last 15 minutes, which goes before the operator's even then. Only
+	// requests through the gateway are judged by this.
 	Exclusion_EXCLUSION_NO_CREDENTIAL Exclusion = 11
 	// It lacks a capability that was asked for.
 	Exclusion_EXCLUSION_CAPABILITY_MISSING Exclusion = 7

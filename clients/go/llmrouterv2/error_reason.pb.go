@@ -61,15 +61,15 @@ const (
 	// Too many requests; `google.rpc.RetryInfo` and the header `retry-after` say when to try again. HTTP 429.
 	// Sample message: "at most 5 key changes a minute; try again in 42 s".
 	ErrorReason_ERROR_REASON_RATE_LIMITED ErrorReason = 10
-	// The request or its body is too large. HTTP 413. Sample message: "the body is larger than 1 MiB".
+	// The request or its body is too large (431: its headers). HTTP 413. Sample message: "the body is larger than 1 MiB".
 	ErrorReason_ERROR_REASON_BODY_TOO_LARGE ErrorReason = 11
-	// A cookie request with a body must be `application/json`. HTTP 415.
+	// A cookie request with a body must be `application/json`; or native gRPC came to Envoy. HTTP 415.
 	// Sample message: "content-type must be application/json".
 	ErrorReason_ERROR_REASON_UNSUPPORTED_MEDIA_TYPE ErrorReason = 12
 	// The service cannot answer now (its database is away, or it is shutting down); try again. HTTP 503.
 	// Sample message: "the service is unavailable, try again shortly".
 	ErrorReason_ERROR_REASON_UNAVAILABLE ErrorReason = 13
-	// The deadline passed before the answer was ready. HTTP 504.
+	// The deadline passed before the answer was ready, or (408) the request itself took too long to arrive. HTTP 504.
 	// Sample message: "the deadline passed before the answer was ready".
 	ErrorReason_ERROR_REASON_DEADLINE_EXCEEDED ErrorReason = 14
 	// A fault of the service; the log has it under the request id. HTTP 500.
@@ -80,8 +80,10 @@ const (
 	// The resource was changed since the etag that was given: read it again. HTTP 409.
 	// Sample: {"reason": "ETAG_MISMATCH", "metadata": {"resource": "provider"}}.
 	ErrorReason_ERROR_REASON_ETAG_MISMATCH ErrorReason = 17
-	// The month's budget is used up, and the user's settings say `reject`. `google.rpc.RetryInfo` and the header
-	// `retry-after` say when the next month begins. HTTP 429.
+	// The month's budget is used up, and the user's settings say `reject`: `google.rpc.RetryInfo` and the header
+	// `retry-after` say when the next month begins. At the gateway also, without these, when what is left does not cover
+	// the most that the request can cost, or when `downgrade` leaves no free model that may serve it; there the header
+	// `x-should-retry` is always `false`. HTTP 429.
 	// Sample: {"reason": "BUDGET_EXCEEDED", "metadata": {"monthly_budget_usd": "50", "spent_usd": "50.12"}}.
 	ErrorReason_ERROR_REASON_BUDGET_EXCEEDED ErrorReason = 18
 )

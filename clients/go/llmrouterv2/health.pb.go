@@ -32,8 +32,8 @@ const (
 	ProviderStatus_PROVIDER_STATUS_HEALTHY ProviderStatus = 1
 	// 80 to 95 % succeed, or the median latency is over twice the catalogue's; it is routed to all the same.
 	ProviderStatus_PROVIDER_STATUS_DEGRADED ProviderStatus = 2
-	// Under 80 % succeed (of at least 5), or the last 3 failed: not routed to, but for a probe every 60 s, until 3 in a
-	// row succeed.
+	// Under 80 % succeed (of at least 5), or the last 3 failed: not routed to, but for a probe every 60 s (the server's
+	// PROVIDER_REST_SECONDS), until 3 in a row succeed.
 	ProviderStatus_PROVIDER_STATUS_UNHEALTHY ProviderStatus = 3
 	// No attempts; it is routed to.
 	ProviderStatus_PROVIDER_STATUS_UNKNOWN ProviderStatus = 4
@@ -85,7 +85,8 @@ func (ProviderStatus) EnumDescriptor() ([]byte, []int) {
 }
 
 // The health of a provider as this replica knows it: what it saw itself at once, what others saw within a minute.
-// Attempts are those reported by RecordUsage. Only the provider's own faults count as failures: see AttemptFailure.
+// Attempts are those of the gateway, and those reported by RecordUsage and BatchRecordUsage. Only the provider's own
+// faults count as failures: see AttemptFailure.
 type ProviderHealth struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UUID of the provider.

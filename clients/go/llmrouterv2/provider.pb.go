@@ -30,8 +30,10 @@ type Provider struct {
 	ProviderId string `protobuf:"bytes,1,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
 	// Unique among all providers, 1 to 100 characters.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// The kind of API behind it: `local`, `groq`, `openrouter`, `openai`, `anthropic`, `together` or `huggingface`, or
-	// another word of lower-case letters, digits, `-` and `_`, 1 to 50 characters.
+	// The kind of API behind it: `local`, `vllm`, `groq`, `openrouter`, `openai`, `anthropic`, `together` or
+	// `huggingface`, or another word of lower-case letters, digits, `-` and `_`, 1 to 50 characters. `local` and `vllm`
+	// take chats without a key; `openai` is sent `max_completion_tokens`, all others `max_tokens`; a word that is not
+	// listed is called as OpenAI's API, with a bearer key.
 	ProviderType string `protobuf:"bytes,3,opt,name=provider_type,json=providerType,proto3" json:"provider_type,omitempty"`
 	// Base URL of its OpenAI-compatible API, `https` (or `http` for a local one), at most 2048 characters.
 	ApiEndpoint string `protobuf:"bytes,4,opt,name=api_endpoint,json=apiEndpoint,proto3" json:"api_endpoint,omitempty"`

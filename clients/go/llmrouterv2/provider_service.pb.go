@@ -147,10 +147,10 @@ type CreateProviderRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique name, 1 to 100 characters.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// The kind of API, for instance `openai`, 1 to 50 characters.
+	// The kind of API, for instance `openai`, 1 to 50 characters: see Provider.
 	ProviderType string `protobuf:"bytes,2,opt,name=provider_type,json=providerType,proto3" json:"provider_type,omitempty"`
-	// Base URL of its OpenAI-compatible API. A loopback, private or link-local address is refused unless the operator
-	// has allowed it.
+	// Base URL of its OpenAI-compatible API. A loopback, private or link-local address, or `localhost`, is refused unless
+	// the operator has allowed it. What another name leads to is looked at when a key is verified, and not before.
 	ApiEndpoint string `protobuf:"bytes,3,opt,name=api_endpoint,json=apiEndpoint,proto3" json:"api_endpoint,omitempty"`
 	// Whether users need a key of their own. Default true.
 	RequiresByok *bool `protobuf:"varint,4,opt,name=requires_byok,json=requiresByok,proto3,oneof" json:"requires_byok,omitempty"`

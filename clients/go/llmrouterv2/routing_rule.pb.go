@@ -43,7 +43,8 @@ type RoutingRule struct {
 	// instance `task_type == "batch" && (now.getHours() >= 22 || now.getHours() < 6)`. It may have no regular
 	// expression, no comprehension (`exists`, `all`, `map` and so on) within another one, and a time zone only written
 	// out, as in `now.getHours("Europe/Berlin")`. Where it cannot be evaluated, as after a division by zero, the rule does
-	// not match.
+	// not match. Chat requests under /v1 have no task type: there it is empty. Their input_tokens are estimated, their
+	// output_tokens are `max_tokens` or 500, times `n`.
 	Condition string `protobuf:"bytes,5,opt,name=condition,proto3" json:"condition,omitempty"`
 	// The power level to route for, whatever was asked for. It is not held against a model that was asked for by its
 	// name. Absent: the rule leaves it as it is.

@@ -83,15 +83,17 @@ const (
 	AttemptFailure_ATTEMPT_FAILURE_UNSPECIFIED AttemptFailure = 0
 	// No connection, a refused one, or one that broke. The provider's fault.
 	AttemptFailure_ATTEMPT_FAILURE_CONNECT AttemptFailure = 1
-	// No answer in time. The provider's fault.
+	// No answer in time, or a status of 408 or 504. The provider's fault.
 	AttemptFailure_ATTEMPT_FAILURE_TIMEOUT AttemptFailure = 2
-	// A status of 500 or above. The provider's fault.
+	// Another status of 500 or above, or a success that is none: broken off, or not what was asked for. The provider's
+	// fault.
 	AttemptFailure_ATTEMPT_FAILURE_SERVER_ERROR AttemptFailure = 3
 	// A status of 429. Counts against the provider.
 	AttemptFailure_ATTEMPT_FAILURE_RATE_LIMITED AttemptFailure = 4
-	// A status of 401 or 403. With a user's own key it marks that key as failing; it never counts against the provider.
+	// A status of 401 or 403, at the gateway also 402. With a user's own key it marks that key as failing; it never
+	// counts against the provider.
 	AttemptFailure_ATTEMPT_FAILURE_UNAUTHORIZED AttemptFailure = 5
-	// The request was at fault: 400, 413, 422, a content filter, a prompt too long for the model.
+	// The request was at fault: 400, 413, 422 or another 4xx, a content filter, a prompt too long for the model.
 	AttemptFailure_ATTEMPT_FAILURE_CALLER AttemptFailure = 6
 	// The client went away before the answer was there.
 	AttemptFailure_ATTEMPT_FAILURE_CANCELLED AttemptFailure = 7

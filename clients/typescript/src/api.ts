@@ -45,13 +45,14 @@ export interface AppliedRule {
  * - `ATTEMPT_FAILURE_UNSPECIFIED`: Not given, or not known: nobody's fault; it counts neither for nor against
  * the provider.
  * - `ATTEMPT_FAILURE_CONNECT`: No connection, a refused one, or one that broke. The provider's fault.
- * - `ATTEMPT_FAILURE_TIMEOUT`: No answer in time. The provider's fault.
- * - `ATTEMPT_FAILURE_SERVER_ERROR`: A status of 500 or above. The provider's fault.
+ * - `ATTEMPT_FAILURE_TIMEOUT`: No answer in time, or a status of 408 or 504. The provider's fault.
+ * - `ATTEMPT_FAILURE_SERVER_ERROR`: Another status of 500 or above, or a success that is none: broken off, or
+ * not what was asked for. The provider's fault.
  * - `ATTEMPT_FAILURE_RATE_LIMITED`: A status of 429. Counts against the provider.
- * - `ATTEMPT_FAILURE_UNAUTHORIZED`: A status of 401 or 403. With a user's own key it marks that key as failing;
- * it never counts against the provider.
- * - `ATTEMPT_FAILURE_CALLER`: The request was at fault: 400, 413, 422, a content filter, a prompt too long for
- * the model.
+ * - `ATTEMPT_FAILURE_UNAUTHORIZED`: A status of 401 or 403, at the gateway also 402. With a user's own key it
+ * marks that key as failing; it never counts against the provider.
+ * - `ATTEMPT_FAILURE_CALLER`: The request was at fault: 400, 413, 422 or another 4xx, a content filter, a prompt
+ * too long for the model.
  * - `ATTEMPT_FAILURE_CANCELLED`: The client went away before the answer was there.
  */
 export type AttemptFailure = "ATTEMPT_FAILURE_UNSPECIFIED" | "ATTEMPT_FAILURE_CONNECT" | "ATTEMPT_FAILURE_TIMEOUT" | "ATTEMPT_FAILURE_SERVER_ERROR" | "ATTEMPT_FAILURE_RATE_LIMITED" | "ATTEMPT_FAILURE_UNAUTHORIZED" | "ATTEMPT_FAILURE_CALLER" | "ATTEMPT_FAILURE_CANCELLED";
@@ -159,16 +160,20 @@ export interface ErrorInfo {
  * behind each reason of exclusion.
  * - `RATE_LIMITED` (429): Too many requests; `google.rpc.RetryInfo` and the header `retry-after` say when to try
  * again.
- * - `BODY_TOO_LARGE` (413): The request or its body is too large.
- * - `UNSUPPORTED_MEDIA_TYPE` (415): A cookie request with a body must be `application/json`.
+ * - `BODY_TOO_LARGE` (413): The request or its body is too large (431: its headers).
+ * - `UNSUPPORTED_MEDIA_TYPE` (415): A cookie request with a body must be `application/json`; or native gRPC came
+ * to Envoy.
  * - `UNAVAILABLE` (503): The service cannot answer now (its database is away, or it is shutting down); try
  * again.
- * - `DEADLINE_EXCEEDED` (504): The deadline passed before the answer was ready.
+ * - `DEADLINE_EXCEEDED` (504): The deadline passed before the answer was ready, or (408) the request itself took
+ * too long to arrive.
  * - `INTERNAL` (500): A fault of the service; the log has it under the request id.
  * - `UNIMPLEMENTED` (501): The RPC does not exist on this server.
  * - `ETAG_MISMATCH` (409): The resource was changed since the etag that was given: read it again.
- * - `BUDGET_EXCEEDED` (429): The month's budget is used up, and the user's settings say `reject`.
- * `google.rpc.RetryInfo` and the header `retry-after` say when the next month begins.
+ * - `BUDGET_EXCEEDED` (429): The month's budget is used up, and the user's settings say `reject`:
+ * `google.rpc.RetryInfo` and the header `retry-after` say when the next month begins. At the gateway also,
+ * without these, when what is left does not cover the most that the request can cost, or when `downgrade` leaves
+ * no free model that may serve it; there the header `x-should-retry` is always `false`.
  */
 export type ErrorReason = "INVALID_FIELD" | "MALFORMED_REQUEST" | "UNAUTHENTICATED" | "ROLE_REQUIRED" | "ORIGIN_NOT_ALLOWED" | "RESOURCE_NOT_FOUND" | "UNKNOWN_PATH" | "ALREADY_EXISTS" | "NO_ELIGIBLE_MODEL" | "RATE_LIMITED" | "BODY_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "UNAVAILABLE" | "DEADLINE_EXCEEDED" | "INTERNAL" | "UNIMPLEMENTED" | "ETAG_MISMATCH" | "BUDGET_EXCEEDED";
 
@@ -185,9 +190,11 @@ export type ErrorReason = "INVALID_FIELD" | "MALFORMED_REQUEST" | "UNAUTHENTICAT
  * - `EXCLUSION_OVER_BUDGET`: The month's budget is used up, or what is left of it does not cover the request,
  * and it is not free.
  * - `EXCLUSION_KEY_REQUIRED`: Its provider needs a key of the user's own, and there is no active one.
- * - `EXCLUSION_KEY_FAILING`: The user's key was refused by its provider (401 or 403) in the last 15 minutes.
- * - `EXCLUSION_NO_CREDENTIAL`: Its provider takes no request without a key, and there is none to use: neither
- * the operator's nor one of the user's own that works. Only requests through the gateway are judged by this.
+ * - `EXCLUSION_KEY_FAILING`: The user's key was refused by its provider (401 or 403, at the gateway also 402) in
+ * the last 15 minutes.
+ * - `EXCLUSION_NO_CREDENTIAL`: There is no key to use: its provider takes no request without one, and there is
+ * neither the user's nor the operator's; or it refused the user's in the last 15 minutes, which goes before the
+ * operator's even then. Only requests through the gateway are judged by this.
  * - `EXCLUSION_CAPABILITY_MISSING`: It lacks a capability that was asked for.
  * - `EXCLUSION_CONTEXT_TOO_SMALL`: Its context holds fewer tokens than were asked for.
  * - `EXCLUSION_PROVIDER_UNHEALTHY`: Its provider is unhealthy.
@@ -472,8 +479,10 @@ export interface Provider {
   /** Unique among all providers, 1 to 100 characters. */
   name: string;
   /**
-   * The kind of API behind it: `local`, `groq`, `openrouter`, `openai`, `anthropic`, `together` or `huggingface`,
-   * or another word of lower-case letters, digits, `-` and `_`, 1 to 50 characters.
+   * The kind of API behind it: `local`, `vllm`, `groq`, `openrouter`, `openai`, `anthropic`, `together` or
+   * `huggingface`, or another word of lower-case letters, digits, `-` and `_`, 1 to 50 characters. `local` and
+   * `vllm` take chats without a key; `openai` is sent `max_completion_tokens`, all others `max_tokens`; a word
+   * that is not listed is called as OpenAI's API, with a bearer key.
    */
   provider_type: string;
   /** Base URL of its OpenAI-compatible API, `https` (or `http` for a local one), at most 2048 characters. */
@@ -503,8 +512,8 @@ export interface Provider {
 
 /**
  * The health of a provider as this replica knows it: what it saw itself at once, what others saw within a
- * minute. Attempts are those reported by RecordUsage. Only the provider's own faults count as failures: see
- * AttemptFailure.
+ * minute. Attempts are those of the gateway, and those reported by RecordUsage and BatchRecordUsage. Only the
+ * provider's own faults count as failures: see AttemptFailure.
  */
 export interface ProviderHealth {
   /** UUID of the provider. */
@@ -552,8 +561,8 @@ export interface ProviderKey {
   /** When it was last replaced or changed. */
   updated_at: string;
   /**
-   * When its provider last refused it (401 or 403). It is left out of routing for 15 minutes from then on. Absent:
-   * not refused since it was stored, activated or last worked.
+   * When its provider last refused it (401 or 403, at the gateway also 402). It is left out of routing for 15
+   * minutes from then on. Absent: not refused since it was stored, activated or last worked.
    */
   refused_at?: string;
 }
@@ -565,7 +574,7 @@ export interface ProviderKey {
  * - `PROVIDER_STATUS_DEGRADED`: 80 to 95 % succeed, or the median latency is over twice the catalogue's; it is
  * routed to all the same.
  * - `PROVIDER_STATUS_UNHEALTHY`: Under 80 % succeed (of at least 5), or the last 3 failed: not routed to, but
- * for a probe every 60 s, until 3 in a row succeed.
+ * for a probe every 60 s (the server's PROVIDER_REST_SECONDS), until 3 in a row succeed.
  * - `PROVIDER_STATUS_UNKNOWN`: No attempts; it is routed to.
  */
 export type ProviderStatus = "PROVIDER_STATUS_HEALTHY" | "PROVIDER_STATUS_DEGRADED" | "PROVIDER_STATUS_UNHEALTHY" | "PROVIDER_STATUS_UNKNOWN";
@@ -670,7 +679,8 @@ export interface RoutingRule {
    * UTC, in whole minutes). For instance `task_type == "batch" && (now.getHours() >= 22 || now.getHours() < 6)`.
    * It may have no regular expression, no comprehension (`exists`, `all`, `map` and so on) within another one, and
    * a time zone only written out, as in `now.getHours("Europe/Berlin")`. Where it cannot be evaluated, as after a
-   * division by zero, the rule does not match.
+   * division by zero, the rule does not match. Chat requests under /v1 have no task type: there it is empty. Their
+   * input_tokens are estimated, their output_tokens are `max_tokens` or 500, times `n`.
    */
   condition: string;
   /**
@@ -1052,11 +1062,12 @@ export interface ListProvidersRequest {
 export interface CreateProviderRequest {
   /** Unique name, 1 to 100 characters. */
   name: string;
-  /** The kind of API, for instance `openai`, 1 to 50 characters. */
+  /** The kind of API, for instance `openai`, 1 to 50 characters: see Provider. */
   provider_type: string;
   /**
-   * Base URL of its OpenAI-compatible API. A loopback, private or link-local address is refused unless the
-   * operator has allowed it.
+   * Base URL of its OpenAI-compatible API. A loopback, private or link-local address, or `localhost`, is refused
+   * unless the operator has allowed it. What another name leads to is looked at when a key is verified, and not
+   * before.
    */
   api_endpoint: string;
   /** Whether users need a key of their own. Default true. */

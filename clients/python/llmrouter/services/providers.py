@@ -108,9 +108,10 @@ class ProviderService:
         Errors: INVALID_FIELD; ALREADY_EXISTS when the name is taken.
 
         name: Unique name, 1 to 100 characters.
-        provider_type: The kind of API, for instance `openai`, 1 to 50 characters.
-        api_endpoint: Base URL of its OpenAI-compatible API. A loopback, private or link-local address is
-            refused unless the operator has allowed it.
+        provider_type: The kind of API, for instance `openai`, 1 to 50 characters: see Provider.
+        api_endpoint: Base URL of its OpenAI-compatible API. A loopback, private or link-local address, or
+            `localhost`, is refused unless the operator has allowed it. What another name leads to is looked at
+            when a key is verified, and not before.
         requires_byok: Whether users need a key of their own. Default true.
         is_enabled: Whether it takes part in routing. Default true.
         priority: 0 to 1000. Default 50.
@@ -293,9 +294,10 @@ class AsyncProviderService:
         Errors: INVALID_FIELD; ALREADY_EXISTS when the name is taken.
 
         name: Unique name, 1 to 100 characters.
-        provider_type: The kind of API, for instance `openai`, 1 to 50 characters.
-        api_endpoint: Base URL of its OpenAI-compatible API. A loopback, private or link-local address is
-            refused unless the operator has allowed it.
+        provider_type: The kind of API, for instance `openai`, 1 to 50 characters: see Provider.
+        api_endpoint: Base URL of its OpenAI-compatible API. A loopback, private or link-local address, or
+            `localhost`, is refused unless the operator has allowed it. What another name leads to is looked at
+            when a key is verified, and not before.
         requires_byok: Whether users need a key of their own. Default true.
         is_enabled: Whether it takes part in routing. Default true.
         priority: 0 to 1000. Default 50.

@@ -57,8 +57,8 @@ class ProviderKey(_message.Message):
 
     @_builtins.property
     def refused_at(self) -> _timestamp_pb2.Timestamp:
-        """When its provider last refused it (401 or 403). It is left out of routing for 15 minutes from then on. Absent: not
-        refused since it was stored, activated or last worked.
+        """When its provider last refused it (401 or 403, at the gateway also 402). It is left out of routing for 15 minutes
+        from then on. Absent: not refused since it was stored, activated or last worked.
         """
 
     def __init__(

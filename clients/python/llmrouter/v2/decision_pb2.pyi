@@ -44,10 +44,11 @@ class _ExclusionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Exclusion.V
     EXCLUSION_KEY_REQUIRED: _Exclusion.ValueType  # 5
     """Its provider needs a key of the user's own, and there is no active one."""
     EXCLUSION_KEY_FAILING: _Exclusion.ValueType  # 6
-    """The user's key was refused by its provider (401 or 403) in the last 15 minutes."""
+    """The user's key was refused by its provider (401 or 403, at the gateway also 402) in the last 15 minutes."""
     EXCLUSION_NO_CREDENTIAL: _Exclusion.ValueType  # 11
-    """Its provider takes no request without a key, and there is none to use: neither the operator's nor one of the user's
-    own that works. Only requests through the gateway are judged by this.
+    """There is no key to use: its provider takes no request without one, and there is neither the user's nor the
+    operator's; or it refused the user's in the last 15 minutes, which goes before the operator's even then. Only
+    requests through the gateway are judged by this.
     """
     EXCLUSION_CAPABILITY_MISSING: _Exclusion.ValueType  # 7
     """It lacks a capability that was asked for."""
@@ -76,10 +77,11 @@ EXCLUSION_OVER_BUDGET: Exclusion.ValueType  # 4
 EXCLUSION_KEY_REQUIRED: Exclusion.ValueType  # 5
 """Its provider needs a key of the user's own, and there is no active one."""
 EXCLUSION_KEY_FAILING: Exclusion.ValueType  # 6
-"""The user's key was refused by its provider (401 or 403) in the last 15 minutes."""
+"""The user's key was refused by its provider (401 or 403, at the gateway also 402) in the last 15 minutes."""
 EXCLUSION_NO_CREDENTIAL: Exclusion.ValueType  # 11
-"""Its provider takes no request without a key, and there is none to use: neither the operator's nor one of the user's
-own that works. Only requests through the gateway are judged by this.
+"""There is no key to use: its provider takes no request without one, and there is neither the user's nor the
+operator's; or it refused the user's in the last 15 minutes, which goes before the operator's even then. Only
+requests through the gateway are judged by this.
 """
 EXCLUSION_CAPABILITY_MISSING: Exclusion.ValueType  # 7
 """It lacks a capability that was asked for."""

@@ -66,9 +66,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Sample message: "at most 5 key changes a minute; try again in 42 s".
     """
     ERROR_REASON_BODY_TOO_LARGE: _ErrorReason.ValueType  # 11
-    """The request or its body is too large. HTTP 413. Sample message: "the body is larger than 1 MiB"."""
+    """The request or its body is too large (431: its headers). HTTP 413. Sample message: "the body is larger than 1 MiB"."""
     ERROR_REASON_UNSUPPORTED_MEDIA_TYPE: _ErrorReason.ValueType  # 12
-    """A cookie request with a body must be `application/json`. HTTP 415.
+    """A cookie request with a body must be `application/json`; or native gRPC came to Envoy. HTTP 415.
     Sample message: "content-type must be application/json".
     """
     ERROR_REASON_UNAVAILABLE: _ErrorReason.ValueType  # 13
@@ -76,7 +76,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Sample message: "the service is unavailable, try again shortly".
     """
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 14
-    """The deadline passed before the answer was ready. HTTP 504.
+    """The deadline passed before the answer was ready, or (408) the request itself took too long to arrive. HTTP 504.
     Sample message: "the deadline passed before the answer was ready".
     """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 15
@@ -90,8 +90,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Sample: {"reason": "ETAG_MISMATCH", "metadata": {"resource": "provider"}}.
     """
     ERROR_REASON_BUDGET_EXCEEDED: _ErrorReason.ValueType  # 18
-    """The month's budget is used up, and the user's settings say `reject`. `google.rpc.RetryInfo` and the header
-    `retry-after` say when the next month begins. HTTP 429.
+    """The month's budget is used up, and the user's settings say `reject`: `google.rpc.RetryInfo` and the header
+    `retry-after` say when the next month begins. At the gateway also, without these, when what is left does not cover
+    the most that the request can cost, or when `downgrade` leaves no free model that may serve it; there the header
+    `x-should-retry` is always `false`. HTTP 429.
     Sample: {"reason": "BUDGET_EXCEEDED", "metadata": {"monthly_budget_usd": "50", "spent_usd": "50.12"}}.
     """
 
@@ -144,9 +146,9 @@ ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 10
 Sample message: "at most 5 key changes a minute; try again in 42 s".
 """
 ERROR_REASON_BODY_TOO_LARGE: ErrorReason.ValueType  # 11
-"""The request or its body is too large. HTTP 413. Sample message: "the body is larger than 1 MiB"."""
+"""The request or its body is too large (431: its headers). HTTP 413. Sample message: "the body is larger than 1 MiB"."""
 ERROR_REASON_UNSUPPORTED_MEDIA_TYPE: ErrorReason.ValueType  # 12
-"""A cookie request with a body must be `application/json`. HTTP 415.
+"""A cookie request with a body must be `application/json`; or native gRPC came to Envoy. HTTP 415.
 Sample message: "content-type must be application/json".
 """
 ERROR_REASON_UNAVAILABLE: ErrorReason.ValueType  # 13
@@ -154,7 +156,7 @@ ERROR_REASON_UNAVAILABLE: ErrorReason.ValueType  # 13
 Sample message: "the service is unavailable, try again shortly".
 """
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 14
-"""The deadline passed before the answer was ready. HTTP 504.
+"""The deadline passed before the answer was ready, or (408) the request itself took too long to arrive. HTTP 504.
 Sample message: "the deadline passed before the answer was ready".
 """
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 15
@@ -168,8 +170,10 @@ ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 17
 Sample: {"reason": "ETAG_MISMATCH", "metadata": {"resource": "provider"}}.
 """
 ERROR_REASON_BUDGET_EXCEEDED: ErrorReason.ValueType  # 18
-"""The month's budget is used up, and the user's settings say `reject`. `google.rpc.RetryInfo` and the header
-`retry-after` say when the next month begins. HTTP 429.
+"""The month's budget is used up, and the user's settings say `reject`: `google.rpc.RetryInfo` and the header
+`retry-after` say when the next month begins. At the gateway also, without these, when what is left does not cover
+the most that the request can cost, or when `downgrade` leaves no free model that may serve it; there the header
+`x-should-retry` is always `false`. HTTP 429.
 Sample: {"reason": "BUDGET_EXCEEDED", "metadata": {"monthly_budget_usd": "50", "spent_usd": "50.12"}}.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -31,8 +31,8 @@ class _ProviderStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Provid
     PROVIDER_STATUS_DEGRADED: _ProviderStatus.ValueType  # 2
     """80 to 95 % succeed, or the median latency is over twice the catalogue's; it is routed to all the same."""
     PROVIDER_STATUS_UNHEALTHY: _ProviderStatus.ValueType  # 3
-    """Under 80 % succeed (of at least 5), or the last 3 failed: not routed to, but for a probe every 60 s, until 3 in a
-    row succeed.
+    """Under 80 % succeed (of at least 5), or the last 3 failed: not routed to, but for a probe every 60 s (the server's
+    PROVIDER_REST_SECONDS), until 3 in a row succeed.
     """
     PROVIDER_STATUS_UNKNOWN: _ProviderStatus.ValueType  # 4
     """No attempts; it is routed to."""
@@ -47,8 +47,8 @@ PROVIDER_STATUS_HEALTHY: ProviderStatus.ValueType  # 1
 PROVIDER_STATUS_DEGRADED: ProviderStatus.ValueType  # 2
 """80 to 95 % succeed, or the median latency is over twice the catalogue's; it is routed to all the same."""
 PROVIDER_STATUS_UNHEALTHY: ProviderStatus.ValueType  # 3
-"""Under 80 % succeed (of at least 5), or the last 3 failed: not routed to, but for a probe every 60 s, until 3 in a
-row succeed.
+"""Under 80 % succeed (of at least 5), or the last 3 failed: not routed to, but for a probe every 60 s (the server's
+PROVIDER_REST_SECONDS), until 3 in a row succeed.
 """
 PROVIDER_STATUS_UNKNOWN: ProviderStatus.ValueType  # 4
 """No attempts; it is routed to."""
@@ -57,7 +57,8 @@ Global___ProviderStatus: _TypeAlias = ProviderStatus  # noqa: Y015
 @_typing.final
 class ProviderHealth(_message.Message):
     """The health of a provider as this replica knows it: what it saw itself at once, what others saw within a minute.
-    Attempts are those reported by RecordUsage. Only the provider's own faults count as failures: see AttemptFailure.
+    Attempts are those of the gateway, and those reported by RecordUsage and BatchRecordUsage. Only the provider's own
+    faults count as failures: see AttemptFailure.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

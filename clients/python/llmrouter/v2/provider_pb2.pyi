@@ -42,8 +42,10 @@ class Provider(_message.Message):
     name: _builtins.str
     """Unique among all providers, 1 to 100 characters."""
     provider_type: _builtins.str
-    """The kind of API behind it: `local`, `groq`, `openrouter`, `openai`, `anthropic`, `together` or `huggingface`, or
-    another word of lower-case letters, digits, `-` and `_`, 1 to 50 characters.
+    """The kind of API behind it: `local`, `vllm`, `groq`, `openrouter`, `openai`, `anthropic`, `together` or
+    `huggingface`, or another word of lower-case letters, digits, `-` and `_`, 1 to 50 characters. `local` and `vllm`
+    take chats without a key; `openai` is sent `max_completion_tokens`, all others `max_tokens`; a word that is not
+    listed is called as OpenAI's API, with a bearer key.
     """
     api_endpoint: _builtins.str
     """Base URL of its OpenAI-compatible API, `https` (or `http` for a local one), at most 2048 characters."""

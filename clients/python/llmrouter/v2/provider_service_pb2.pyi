@@ -94,10 +94,10 @@ class CreateProviderRequest(_message.Message):
     name: _builtins.str
     """Unique name, 1 to 100 characters."""
     provider_type: _builtins.str
-    """The kind of API, for instance `openai`, 1 to 50 characters."""
+    """The kind of API, for instance `openai`, 1 to 50 characters: see Provider."""
     api_endpoint: _builtins.str
-    """Base URL of its OpenAI-compatible API. A loopback, private or link-local address is refused unless the operator
-    has allowed it.
+    """Base URL of its OpenAI-compatible API. A loopback, private or link-local address, or `localhost`, is refused unless
+    the operator has allowed it. What another name leads to is looked at when a key is verified, and not before.
     """
     requires_byok: _builtins.bool
     """Whether users need a key of their own. Default true."""

@@ -54,15 +54,19 @@ class _AttemptFailureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Attemp
     ATTEMPT_FAILURE_CONNECT: _AttemptFailure.ValueType  # 1
     """No connection, a refused one, or one that broke. The provider's fault."""
     ATTEMPT_FAILURE_TIMEOUT: _AttemptFailure.ValueType  # 2
-    """No answer in time. The provider's fault."""
+    """No answer in time, or a status of 408 or 504. The provider's fault."""
     ATTEMPT_FAILURE_SERVER_ERROR: _AttemptFailure.ValueType  # 3
-    """A status of 500 or above. The provider's fault."""
+    """Another status of 500 or above, or a success that is none: broken off, or not what was asked for. The provider's
+    fault.
+    """
     ATTEMPT_FAILURE_RATE_LIMITED: _AttemptFailure.ValueType  # 4
     """A status of 429. Counts against the provider."""
     ATTEMPT_FAILURE_UNAUTHORIZED: _AttemptFailure.ValueType  # 5
-    """A status of 401 or 403. With a user's own key it marks that key as failing; it never counts against the provider."""
+    """A status of 401 or 403, at the gateway also 402. With a user's own key it marks that key as failing; it never
+    counts against the provider.
+    """
     ATTEMPT_FAILURE_CALLER: _AttemptFailure.ValueType  # 6
-    """The request was at fault: 400, 413, 422, a content filter, a prompt too long for the model."""
+    """The request was at fault: 400, 413, 422 or another 4xx, a content filter, a prompt too long for the model."""
     ATTEMPT_FAILURE_CANCELLED: _AttemptFailure.ValueType  # 7
     """The client went away before the answer was there."""
 
@@ -74,15 +78,19 @@ ATTEMPT_FAILURE_UNSPECIFIED: AttemptFailure.ValueType  # 0
 ATTEMPT_FAILURE_CONNECT: AttemptFailure.ValueType  # 1
 """No connection, a refused one, or one that broke. The provider's fault."""
 ATTEMPT_FAILURE_TIMEOUT: AttemptFailure.ValueType  # 2
-"""No answer in time. The provider's fault."""
+"""No answer in time, or a status of 408 or 504. The provider's fault."""
 ATTEMPT_FAILURE_SERVER_ERROR: AttemptFailure.ValueType  # 3
-"""A status of 500 or above. The provider's fault."""
+"""Another status of 500 or above, or a success that is none: broken off, or not what was asked for. The provider's
+fault.
+"""
 ATTEMPT_FAILURE_RATE_LIMITED: AttemptFailure.ValueType  # 4
 """A status of 429. Counts against the provider."""
 ATTEMPT_FAILURE_UNAUTHORIZED: AttemptFailure.ValueType  # 5
-"""A status of 401 or 403. With a user's own key it marks that key as failing; it never counts against the provider."""
+"""A status of 401 or 403, at the gateway also 402. With a user's own key it marks that key as failing; it never
+counts against the provider.
+"""
 ATTEMPT_FAILURE_CALLER: AttemptFailure.ValueType  # 6
-"""The request was at fault: 400, 413, 422, a content filter, a prompt too long for the model."""
+"""The request was at fault: 400, 413, 422 or another 4xx, a content filter, a prompt too long for the model."""
 ATTEMPT_FAILURE_CANCELLED: AttemptFailure.ValueType  # 7
 """The client went away before the answer was there."""
 Global___AttemptFailure: _TypeAlias = AttemptFailure  # noqa: Y015
