@@ -172,7 +172,7 @@ class Settings:
     gateway_secret: str = _setting("GATEWAY_SECRET", _gateway_secret, secret=True, default="")
     """What Envoy must know to ask; required with gateway_address."""
     gateway_journal: Path | None = _setting("GATEWAY_JOURNAL", _file, default=None)  # noqa: RUF009 - a field, as all
-    """Envoy's journal of chat requests, where this machine has it: what was missed is read from it once a minute."""
+    """Envoy's journal of chat requests, where this machine has it: what was missed is read from it every 20 s."""
     gateway_stream_s: float = _setting("GATEWAY_STREAM_SECONDS", _seconds, default=30.0)
     """How long a provider's stream may be silent; four times that for models that reason. Envoy's to keep: the same as
     its gateway_silence_s."""
@@ -181,7 +181,7 @@ class Settings:
     gateway_concurrency: int = _setting("GATEWAY_CONCURRENCY", _count, default=100)
     """How many chat requests a user may have under way at once."""
     allow_private_endpoints: bool = _setting("ALLOW_PRIVATE_ENDPOINTS", _switch, default=False)
-    """Whether a provider's endpoint may be a loopback, private or link-local address."""
+    """Whether a provider's endpoint may be a loopback, private or link-local address, and a key be verified at one."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:

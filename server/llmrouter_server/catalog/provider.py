@@ -84,7 +84,8 @@ class ProviderChanges:
 def endpoint_problem(endpoint: str, *, allow_private: bool) -> str | None:
     """Say what is wrong with a provider's base URL, or None.
 
-    Literal private addresses are refused here; what a name resolves to is checked where connections are made.
+    Literal private addresses and names of this machine are refused here. What another name resolves to is checked when
+    a key is verified; Envoy connects wherever it leads.
     """
     try:
         url = urlsplit(endpoint)
