@@ -17,8 +17,8 @@ RATES = (1_000, 100_000)
 BUSY = 0.6
 """How busy a core may be, so that a burst does not wait."""
 CORES_OF_A_REPLICA, CORES_OF_A_POSTGRES = 8, 32
-POOL = 20
-"""Connections of a worker, DB_POOL_MAX."""
+CONNECTIONS = 21
+"""Of a worker: DB_POOL_MAX, and one that listens for changes."""
 MAX_CONNECTIONS = 500
 """Of a Postgres, before its processes cost more than they do."""
 MONTH_DAYS, DAY_S = 30, 86_400
@@ -96,7 +96,7 @@ def _needs(rate: int, found: Mapping[str, Mapping[str, Figures]], performance: M
     nodes = math.ceil(postgres / CORES_OF_A_POSTGRES)
     about = found["usage"]["about many"]
     gb_a_day = rate * DAY_S * about["bytes"] / about["rows"] / 1e9
-    connections = replicas * workers * POOL
+    connections = replicas * workers * CONNECTIONS
     many = found["catalogue"]["many"]
     snapshots_gb = CHANGES_A_DAY * MONTH_DAYS * many["snapshot_kb"] / 1e6
     batches = rate / found["recording"][f"{BATCH}, 1 workers"]["per_s"]
@@ -107,7 +107,7 @@ def _needs(rate: int, found: Mapping[str, Mapping[str, Figures]], performance: M
         "memory of a replica, nobody remembered": f"{workers * found['start']['1 workers']['rss_mb'] / 1e3:.1f} GB",
         "Postgres, cores": f"{postgres:,}",
         f"Postgres nodes of {CORES_OF_A_POSTGRES} cores": f"{nodes:,}",
-        f"connections, {POOL} a worker": f"{connections:,}"
+        f"connections of the servers, {CONNECTIONS} a worker": f"{connections:,}"
         + (f" (a pooler from {MAX_CONNECTIONS} on)" if connections > MAX_CONNECTIONS else ""),
         "rows of usage a day": f"{rate * DAY_S / 1e6:,.0f} M",
         "disk a day, records and sums": f"{gb_a_day:,.0f} GB",

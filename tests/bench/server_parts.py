@@ -211,7 +211,7 @@ def markdown(
         f"by library: shares of {SAMPLES_PER_S} samples a second, over {seconds:g} s, of the Python thread's CPU. C",
         "code counts for the Python that called it: protobuf for whoever reads messages, Fernet for the cipher,",
         "the compiled part of grpc.aio for the event loop. The server had a core for itself, Envoy, Postgres,",
-        "load and provider the other one; in `performance.md` all of ours share one, and the same call costs more.",
+        "load and provider the other one; in `performance.md` all of ours share one: compare shares, not figures.",
         "*Route, new* has an estimate of tokens in each call that no other had. The echo's process is set up as our",
         "server's. Envoy's costs are in `envoy-cost.md`.",
         "",
