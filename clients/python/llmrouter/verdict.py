@@ -1,8 +1,8 @@
 """What an error of a provider's call means: whose fault it is, and whether the next model is to be tried.
 
 The errors of OpenAI's and Anthropic's clients, httpx, requests, aiohttp and the standard library are told apart by
-their status and by the names of their classes, so that none of these packages is needed. The rules are those by which
-the gateway fails over.
+their status and by the names of their classes, so that none of these packages is needed. The next model is tried where
+the gateway would go on to it; a 402 is CALLER here, and UNAUTHORIZED there.
 """
 
 from __future__ import annotations
