@@ -15,12 +15,14 @@ from llmrouter_server import errors
 from llmrouter_server.catalog.snapshot import Snapshot
 from llmrouter_server.catalog.store import CatalogStore
 from llmrouter_server.errors import DomainError
+from llmrouter_server.health import store as store_module
 from llmrouter_server.health.machine import Attempt, Health, Outcome, Status
 from llmrouter_server.health.monitor import HealthMonitor
 from llmrouter_server.health.service import HealthService
 from llmrouter_server.health.store import HealthStore
 from llmrouter_server.health.window import MinuteReport
 from llmrouter_server.runtime.database import Database
+from turns import in_one_go
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -220,6 +222,20 @@ async def test_minutes_come_back_as_they_were_written(replicas: Replicas, databa
     await store.write(uuid.uuid4(), [(replicas.provider, written), (replicas.provider, empty)])
     read = (await store.read_peers(uuid.uuid4(), START))[replicas.provider]
     assert sorted(read, key=lambda each: -each.minute) == [written, empty]
+
+
+async def test_thousands_of_minutes_are_read_a_few_at_a_time(
+    replicas: Replicas, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, now = HealthStore(database), int(START // 60)
+    for _ in range(20):
+        reports = [MinuteReport(now - ago, 1, 0, 0, START, None, {MODEL: [1]}) for ago in range(15)]
+        await store.write(uuid.uuid4(), [(replicas.provider, each) for each in reports])
+    async with in_one_go() as read:
+        monkeypatch.setattr(store_module, "_report", read.counted(store_module._report))
+        found = await store.read_peers(uuid.uuid4(), START)
+    assert len(found[replicas.provider]) == 300
+    assert read.most <= 50
 
 
 async def test_only_minutes_of_the_window_are_read_and_only_old_ones_are_deleted(

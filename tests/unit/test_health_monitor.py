@@ -12,8 +12,9 @@ import pytest
 
 from llmrouter_server import errors
 from llmrouter_server.catalog.snapshot import CatalogModel, PowerLevel, Snapshot
-from llmrouter_server.health.machine import Attempt, Outcome, Status
+from llmrouter_server.health.machine import Attempt, Outcome, ProviderMachine, Status
 from llmrouter_server.health.monitor import HealthMonitor, HealthView
+from turns import in_one_go
 from unit.health_provider import FAULT, NEUTRAL, OK, START, report
 
 if TYPE_CHECKING:
@@ -313,6 +314,54 @@ async def test_without_the_database_it_goes_on_by_what_it_sees_itself(
     assert sorted(record.getMessage().split()[0] for record in ours) == ["reading", "writing"]
     assert {record.levelno for record in ours} == {logging.WARNING}
     assert all((record.exc_info is not None) == isinstance(error, RuntimeError) for record in ours)
+
+
+# --- many providers ---
+
+
+async def test_what_is_done_for_many_providers_holds_nobody_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    providers = [uuid4() for _ in range(300)]
+    world.monitor.observe(Attempt(START, each, MODEL, OK, 70) for each in providers)
+    world.store.peers = {each: [report(successes=20)] for each in providers}
+    async with in_one_go() as heard, in_one_go() as told:
+        monkeypatch.setattr(ProviderMachine, "hear", heard.counted(ProviderMachine.hear))
+        monkeypatch.setattr(ProviderMachine, "unwritten", told.counted(ProviderMachine.unwritten))
+        await world.monitor.read()
+        await world.monitor.write()
+    assert (heard.most, heard.all) == (1, 300)
+    assert (told.most, told.all) == (1, 300)
+    assert max(map(len, world.store.written)) <= 20
+    assert sorted(each for rows in world.store.written for each, _ in rows) == sorted(providers)
+    assert {world.monitor.health(each).attempts for each in providers} == {21}
+
+
+async def test_an_attempt_that_is_told_while_the_others_are_told_of_many_makes_nothing_forgotten(world: World) -> None:
+    providers = [uuid4() for _ in range(50)]
+    world.monitor.observe(Attempt(START, each, MODEL, OK, 70) for each in providers)
+    world.store.peers = {each: [report(successes=20)] for each in providers}
+    await world.monitor.read()
+    writing = asyncio.create_task(world.monitor.write())
+    await asyncio.sleep(0)
+    world.clock.now += 1
+    world.monitor.observe([Attempt(world.clock.now, providers[-1], MODEL, OK, 70)])
+    await writing
+    assert world.monitor.health(providers[-1]).attempts == 22
+    await world.monitor.write()
+    assert sum(minute.successes for rows in world.store.written for _, minute in rows) == 51
+
+
+async def test_when_the_database_goes_away_in_the_midst_only_the_rest_is_told_again(world: World) -> None:
+    providers = [uuid4() for _ in range(50)]
+    world.monitor.observe(Attempt(START, each, MODEL, OK, 70) for each in providers)
+    writing = asyncio.create_task(world.monitor.write())
+    while not world.store.written:
+        await asyncio.sleep(0)
+    world.store.is_away = True
+    with pytest.raises(errors.DomainError):
+        await writing
+    world.store.is_away = False
+    await world.monitor.write()
+    assert [each for rows in world.store.written for each, _ in rows] == providers
 
 
 # --- metrics ---

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llmrouter_server.catalog.snapshot import Snapshot
     from llmrouter_server.health.machine import Attempt
     from llmrouter_server.health.store import HealthStore
+    from llmrouter_server.health.window import MinuteReport
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ LOOK_INTERVAL_S = 1.0
 WRITE_INTERVAL_S = 10.0
 READ_INTERVAL_S = (40.0, 50.0)
 """Drawn anew each time, so that replicas spread out. With the interval of writing, a minute at most."""
+WRITTEN_AT_ONCE = 20
+"""Providers whose minutes are one statement."""
 UNNAMED = "unknown"
 """A provider's name in metrics until the catalogue has been read."""
 
@@ -51,7 +54,8 @@ class HealthMonitor:
 
     rest_s: how long an unhealthy provider is left alone before each probe.
 
-    Nothing here fails for want of the database: then each replica goes by what it sees itself.
+    Nothing here fails for want of the database: then each replica goes by what it sees itself. What is done for every
+    provider lets others have their turn after each one; so the time is asked anew for each, lest it go backward.
     """
 
     def __init__(
@@ -144,12 +148,15 @@ class HealthMonitor:
 
     async def write(self) -> None:
         """Tell the others what has changed. UNAVAILABLE: it is still to be told."""
-        now = self._now()
-        unwritten = {provider_id: machine.unwritten(now) for provider_id, machine in self._machines.items()}
-        rows = [(provider_id, report) for provider_id, reports in unwritten.items() for report in reports]
-        await self._store.write(self._replica_id, rows)
-        for provider_id, reports in unwritten.items():
-            self._machines[provider_id].written(reports)
+        watched = tuple(self._machines.items())
+        for start in range(0, len(watched), WRITTEN_AT_ONCE):
+            rows: list[tuple[UUID, MinuteReport]] = []
+            for provider_id, machine in watched[start : start + WRITTEN_AT_ONCE]:
+                rows += ((provider_id, report) for report in machine.unwritten(self._now()))
+                await asyncio.sleep(0)
+            await self._store.write(self._replica_id, rows)
+            for provider_id, report in rows:
+                self._machines[provider_id].written((report,))
 
     async def read(self) -> None:
         """Learn what the others saw, and what the catalogue says. UNAVAILABLE: what was known before stays."""
@@ -161,6 +168,7 @@ class HealthMonitor:
         for provider_id in self._machines.keys() | heard.keys():
             machine = self._machines.setdefault(provider_id, ProviderMachine(self._rest_s))
             machine.hear(heard.get(provider_id, ()), self._now())
+            await asyncio.sleep(0)
         await self.look()
 
     def _judge(self) -> None:
