@@ -11,6 +11,7 @@ from uuid import UUID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmrouter_server.health.latency import nearest_rank, nearest_rank_of_all
 from llmrouter_server.health.machine import Attempt, Health, Outcome, ProviderMachine, Status
 from llmrouter_server.health.window import LATENCIES_KEPT, WINDOW_MINUTES, MinuteReport, Peers, Window, minute_of
 
@@ -317,8 +318,30 @@ def test_memory_is_bounded_whatever_the_number_of_attempts(events: list[Event]) 
 def test_a_live_latency_is_the_median_of_at_least_twenty(events: list[Event], model_id: UUID) -> None:
     run = Run(events)
     live = run.machine.live_latency(model_id, run.now)
-    known = sorted([*run.machine._own.latencies(model_id), *run.machine._peers.latencies.get(model_id, [])])
+    known = sorted([*run.machine._own.latencies(model_id), *run.machine._peers.latencies(model_id)])
     assert (live is not None) == (len(known) >= 20)
     assert run.machine.live_latencies(run.now).get(model_id) == live
     if live is not None:
         assert sum(each < live for each in known) < len(known) / 2 <= sum(each <= live for each in known)
+
+
+@given(
+    st.lists(st.lists(LATENCIES.filter(bool) | st.integers(0, 20), min_size=1).map(sorted), min_size=1),
+    st.integers(1, 100),
+)
+def test_a_percentile_of_many_models_is_that_of_all_their_latencies(several: list[list[int]], percent: int) -> None:
+    together = sorted(each for ascending in several for each in ascending)
+    assert nearest_rank_of_all(several, percent) == nearest_rank(together, percent)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(90, 510)), min_size=1, max_size=60))
+def test_a_provider_is_slow_when_its_median_is_over_twice_the_mean_of_the_catalogue(
+    tried: list[tuple[int, int]],
+) -> None:
+    run = Run()
+    for number, latency_ms in tried:
+        run.play(Tried(Outcome.SUCCESS, MODELS[number], latency_ms))
+    median = nearest_rank(sorted(latency_ms for _, latency_ms in tried), 50)
+    mean = sum(CATALOG_MS[MODELS[number]] for number, _ in tried) / len(tried)
+    is_slow = len(tried) >= 5 and median > 2 * mean
+    assert run.health().status is (Status.DEGRADED if is_slow else Status.HEALTHY)

@@ -326,6 +326,15 @@ async def test_the_list_has_each_enabled_provider_once_in_order_with_its_enabled
     assert len(listed) == 8
 
 
+async def test_a_long_list_holds_nobody_up(
+    service: HealthService, replicas: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with in_one_go() as told:
+        monkeypatch.setattr(replicas.one, "health", told.counted(replicas.one.health))
+        await service.ListProviderHealth(ListProviderHealthRequest(), None)
+    assert told.all > told.most == 1
+
+
 async def test_a_wrong_page_is_refused_with_every_wrong_field(service: HealthService) -> None:
     with pytest.raises(DomainError) as raised:
         await service.ListProviderHealth(ListProviderHealthRequest(page_size=501, page_token="x"), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
@@ -14,6 +15,7 @@ from llmrouter_server import errors
 from llmrouter_server.catalog.snapshot import CatalogModel, PowerLevel, Snapshot
 from llmrouter_server.health.machine import Attempt, Outcome, ProviderMachine, Status
 from llmrouter_server.health.monitor import HealthMonitor, HealthView
+from llmrouter_server.health.window import Peers, Window
 from turns import in_one_go
 from unit.health_provider import FAULT, NEUTRAL, OK, START, report
 
@@ -333,6 +335,31 @@ async def test_what_is_done_for_many_providers_holds_nobody_up(world: World, mon
     assert max(map(len, world.store.written)) <= 20
     assert sorted(each for rows in world.store.written for each, _ in rows) == sorted(providers)
     assert {world.monitor.health(each).attempts for each in providers} == {21}
+
+
+async def test_the_latencies_of_many_models_are_sorted_a_model_at_a_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [uuid4() for _ in range(300)]
+    world.monitor.observe(Attempt(START, PROVIDER, each, OK, 70) for each in models for _ in range(20))
+    world.store.peers = {PROVIDER: [replace(report(successes=40), latencies_ms={each: [90] * 40 for each in models})]}
+    async with in_one_go() as own, in_one_go() as peers:
+        monkeypatch.setattr(Window, "latencies", own.counted(Window.latencies))
+        monkeypatch.setattr(Peers, "latencies", peers.counted(Peers.latencies))
+        await world.monitor.read()
+    assert world.view.live_latencies == dict.fromkeys(models, 90)
+    assert (own.most, own.all) == (peers.most, peers.all) == (1, 300)
+
+
+async def test_an_attempt_that_is_told_while_the_latencies_are_sorted_counts(world: World) -> None:
+    models = [uuid4() for _ in range(30)]
+    world.monitor.observe(Attempt(START, PROVIDER, each, OK, 70) for each in models for _ in range(20))
+    looking = asyncio.create_task(world.monitor.look())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    world.monitor.observe(Attempt(START, PROVIDER, each, OK, 90) for each in models for _ in range(30))
+    await looking
+    assert world.view.live_latencies == dict.fromkeys(models, 90)
 
 
 async def test_an_attempt_that_is_told_while_the_others_are_told_of_many_makes_nothing_forgotten(world: World) -> None:

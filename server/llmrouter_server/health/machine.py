@@ -29,7 +29,7 @@ from llmrouter_server.health.window import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from uuid import UUID
 
     from llmrouter_server.health.window import MinuteReport
@@ -173,6 +173,14 @@ class ProviderMachine:
             return False
         self._probed_at = now
         return True
+
+    def sort(self, now: float) -> Iterator[None]:
+        """Sort a model's latencies with each step; what is asked for afterwards finds them sorted.
+
+        There may be many. Anything may be done between two steps.
+        """
+        self._advance(now)
+        return self._latencies.sort()
 
     def live_latencies(self, now: float) -> Mapping[UUID, int]:
         """Return the median latency in milliseconds (nearest rank) of each model with at least 20 in the window."""

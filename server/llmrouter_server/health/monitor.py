@@ -139,9 +139,11 @@ class HealthMonitor:
         latencies: dict[UUID, int] = {}
         statuses: dict[UUID, Status] = {}
         for provider_id, machine in tuple(self._machines.items()):
+            for _ in machine.sort(self._now()):
+                await asyncio.sleep(0)
             latencies |= machine.live_latencies(self._now())
             statuses[provider_id] = machine.status(self._now(), self._catalog_ms)
-            await asyncio.sleep(0)  # sorting many latencies takes a while; others may go in between
+            await asyncio.sleep(0)
         self._live_latencies = MappingProxyType(latencies)
         self._judge()
         self._show(statuses)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
@@ -35,11 +36,13 @@ class HealthService(health_service_pb2_grpc.HealthServiceServicer):
         fields.done()
         found = await self._catalog.list_providers(enabled_only=True, after=after, limit=size + 1)
         page = found[:size]
-        more = len(found) > size
-        return health_service_pb2.ListProviderHealthResponse(
-            providers=[_health(provider, self._monitor.health(provider.id)) for provider in page],
-            next_page_token=next_page_token(page[-1].priority, page[-1].name) if more else "",
+        response = health_service_pb2.ListProviderHealthResponse(
+            next_page_token=next_page_token(page[-1].priority, page[-1].name) if len(found) > size else ""
         )
+        for provider in page:
+            response.providers.append(_health(provider, self._monitor.health(provider.id)))
+            await asyncio.sleep(0)  # the figures of many latencies take a while; others may go in between
+        return response
 
     async def GetProviderHealth(
         self, request: health_service_pb2.GetProviderHealthRequest, _context: Context

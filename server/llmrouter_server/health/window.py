@@ -5,6 +5,7 @@ A minute counts while it is one of the last 15, the current one included. Times 
 
 from __future__ import annotations
 
+import itertools
 from bisect import insort
 from collections import deque
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from uuid import UUID
 
 WINDOW_MINUTES = 15
@@ -184,7 +186,8 @@ class Peers:
         self._counted: list[MinuteReport] = []
         self.successes = self.failures = 0
         self.last_success_at = self.last_failure_at = NEVER
-        self._latencies: dict[UUID, list[int]] | None = {}
+        self._latencies: dict[UUID, list[Sequence[int]]] | None = None
+        self._sorted: dict[UUID, list[int]] = {}
 
     def replace(self, reports: Iterable[MinuteReport], now: float) -> None:
         """Take everybody's reports of the window in place of those from before; `advance` must follow.
@@ -214,17 +217,25 @@ class Peers:
         self.last_success_at = min(now, max((_or_never(each.last_success_at) for each in self._counted), default=NEVER))
         self.last_failure_at = min(now, max((_or_never(each.last_failure_at) for each in self._counted), default=NEVER))
         self._latencies = None
+        self._sorted.clear()
 
-    @property
-    def latencies(self) -> Mapping[UUID, list[int]]:
-        """By model, ascending; sorted when they are asked for, since there may be many."""
+    def models(self) -> AbstractSet[UUID]:
+        """Return the models with known latencies."""
+        return self._reported().keys()
+
+    def latencies(self, model_id: UUID) -> list[int]:
+        """Return the latencies of a model's successes, in milliseconds, ascending; sorted when they are asked for."""
+        every = self._sorted.get(model_id)
+        if every is None:
+            every = self._sorted[model_id] = sorted(itertools.chain(*self._reported().get(model_id, ())))
+        return every
+
+    def _reported(self) -> Mapping[UUID, Sequence[Sequence[int]]]:
         if self._latencies is None:
             self._latencies = {}
             for report in self._counted:
                 for model_id, latencies in report.latencies_ms.items():
-                    self._latencies.setdefault(model_id, []).extend(latencies)
-            for every in self._latencies.values():
-                every.sort()
+                    self._latencies.setdefault(model_id, []).append(latencies)
         return self._latencies
 
     def successes_since(self, moment: float) -> int:
