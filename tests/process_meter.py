@@ -17,6 +17,12 @@ def cpu_s(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
+def waited_s(pid: int) -> float:
+    """Return how long its threads have waited for a CPU while they could have run, all together, in seconds."""
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(thread.read_text(encoding="ascii").split()[1]) for thread in threads) / 1e9
+
+
 def resident_bytes(pid: int) -> int:
     """Return how much memory it has in RAM."""
     found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="ascii"))

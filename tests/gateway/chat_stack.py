@@ -1,4 +1,4 @@
-"""The whole product in front of providers that misbehave, with times so short that silence is soon over."""
+"""The whole product in front of providers that misbehave, which may be silent as long as a test wants."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from llmrouter_server.runtime.envoy_config import EdgeParameters
 
 SILENCE_S = 2
-"""How long a provider may say nothing, before the first byte or later."""
+"""How long a provider may say nothing, before the first byte or later, where that is what is tested."""
+LONG_SILENCE_S = 20
+"""The same for all others: a machine that has much to do must not make a healthy provider look silent."""
 LONGEST_S = 120
 """Longer than a test waits for an answer: silence alone must have ended it."""
 CONTEXTS = {"A": 8_000, "B": 32_000, "C": 128_000}
@@ -138,8 +140,10 @@ class World:
 class ChatStack:
     """Makes worlds, asks in them, and tells what was recorded."""
 
-    def __init__(self, stack: LocalStack, authority: Authority, pool: Any, cleanup: AsyncExitStack) -> None:
-        self.stack, self.authority = stack, authority
+    def __init__(
+        self, stack: LocalStack, authority: Authority, silence_s: int, pool: Any, cleanup: AsyncExitStack
+    ) -> None:
+        self.stack, self.authority, self.silence_s = stack, authority, silence_s
         self._pool, self._cleanup = pool, cleanup
         self._stock: list[World] = []
         self._cipher = Cipher([(stack.home / "byok.key").read_text().strip()])
@@ -305,23 +309,26 @@ class ChatStack:
 
 
 @asynccontextmanager
-async def chat_stack() -> AsyncIterator[ChatStack]:
-    """Run it until the end of the block, without the seeded providers."""
+async def chat_stack(*, silence_s: int = LONG_SILENCE_S) -> AsyncIterator[ChatStack]:
+    """Run it until the end of the block, without the seeded providers.
+
+    silence_s: how long a provider may say nothing, before the first byte or later.
+    """
 
     folder = make_open_folder()
     authority, ca_file = Authority(folder), folder / "ca.pem"
     ca_file.write_text(authority.pem)
 
     def adjusted(parameters: EdgeParameters) -> EdgeParameters:
-        return replace(parameters, gateway_silence_s=SILENCE_S, gateway_longest_s=LONGEST_S, ca_file=ca_file)
+        return replace(parameters, gateway_silence_s=silence_s, gateway_longest_s=LONGEST_S, ca_file=ca_file)
 
     stack = LocalStack(
         folder / "stack",
         ports=Ports(http=0, grpc=0, metrics=0),
         durable=False,
         server_env={
-            "GATEWAY_STREAM_SECONDS": str(SILENCE_S),
-            "GATEWAY_ANSWER_SECONDS": str(SILENCE_S),
+            "GATEWAY_STREAM_SECONDS": str(silence_s),
+            "GATEWAY_ANSWER_SECONDS": str(silence_s),
             "PROVIDER_REST_SECONDS": str(REST_S),
         },
         adjust_edge=adjusted,
@@ -331,7 +338,7 @@ async def chat_stack() -> AsyncIterator[ChatStack]:
             await cleanup.enter_async_context(stack)
             pool = await cleanup.enter_async_context(asyncpg.create_pool(stack.database_url, min_size=1, max_size=8))
             await pool.execute(DISABLE_SEED)
-            yield ChatStack(stack, authority, pool, cleanup)
+            yield ChatStack(stack, authority, silence_s, pool, cleanup)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

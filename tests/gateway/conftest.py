@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 from openai import AsyncOpenAI
 
-from gateway.chat_stack import ChatStack, World, chat_stack
+from gateway.chat_stack import SILENCE_S, ChatStack, World, chat_stack
 from gateway_samples import Gateway, running
 from llmrouter_server.runtime.database import Database
 
@@ -15,8 +15,15 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 async def chat() -> AsyncIterator[ChatStack]:
-    """The whole product in front of misbehaving providers, with short times; for tests that break none of its parts."""
+    """The whole product in front of misbehaving providers; for tests that break none of its parts."""
     async with chat_stack() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+async def impatient() -> AsyncIterator[ChatStack]:
+    """The same, where a provider's silence is soon over: for tests of that, and for no others."""
+    async with chat_stack(silence_s=SILENCE_S) as running:
         yield running
 
 

@@ -48,6 +48,11 @@ class Row:
     retry_after_s: int | None = None
     """What the client is told."""
 
+    @property
+    def is_about_silence(self) -> bool:
+        """Whether it matters here how long a provider may say nothing."""
+        return any("TIMEOUT" in each for each in self.recorded) or self.a in ((SLOW,), (LATE_RESET,))
+
     def __str__(self) -> str:
         places = (("A", self.a), ("B", self.b), ("C", self.c))
         return "; ".join(

@@ -13,7 +13,7 @@ import pytest
 import http_json
 from gateway import behaviour, faults, refusals, sse_faults
 from gateway.behaviour import Fault
-from gateway.chat_stack import chat_stack
+from gateway.chat_stack import SILENCE_S, chat_stack
 from gateway.refusals import error_body, status
 from gateway.test_chat_door import body_of, request
 from llmrouter_server.gateway.envoy_api import (
@@ -154,7 +154,7 @@ BEHAVIOURS: list[tuple[Fault, ...]] = [
 
 @pytest.fixture
 async def watched() -> AsyncIterator[ChatStack]:
-    async with chat_stack() as running:
+    async with chat_stack(silence_s=SILENCE_S) as running:
         yield running
 
 

@@ -19,7 +19,7 @@ from conftest import User
 from gateway import answers
 from gateway.behaviour import late, no_usage, ok
 from gateway.chat_client import Reply
-from gateway.chat_stack import chat_stack
+from gateway.chat_stack import SILENCE_S, chat_stack
 from gateway.faults import cut, reset_after, reset_before_headers, silent
 from gateway.refusals import status, unavailable
 from llmrouter_server.budget.store import BudgetStore
@@ -128,7 +128,7 @@ class Bookkeeper:
 @pytest.fixture(scope="module")
 async def doomed() -> AsyncIterator[ChatStack]:
     """A stack of this file's own, whose parts its tests kill."""
-    async with chat_stack() as running:
+    async with chat_stack(silence_s=SILENCE_S) as running:
         yield running
 
 

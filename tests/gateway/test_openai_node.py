@@ -89,8 +89,9 @@ async def run(folder: str | Path, seconds: float, *command: str, given: str = ""
 
 
 @pytest.fixture(scope="module")
-async def worlds(chat: ChatStack) -> Mapping[str, World]:
+async def worlds(chat: ChatStack, impatient: ChatStack) -> Mapping[str, World]:
     found = dict(zip(BEHAVIOURS, await chat.new_worlds(len(BEHAVIOURS)), strict=True))
+    (found["stalled"],) = await impatient.new_worlds(1)
     for name, world in found.items():
         for each in world.providers.values():
             each.behave(*BEHAVIOURS[name])
@@ -100,10 +101,19 @@ async def worlds(chat: ChatStack) -> Mapping[str, World]:
 
 
 @pytest.fixture(scope="module")
-async def told(chat: ChatStack, worlds: Mapping[str, World], installed: Path) -> Mapping[str, Any]:
+async def told(
+    chat: ChatStack, impatient: ChatStack, worlds: Mapping[str, World], installed: Path
+) -> Mapping[str, Any]:
     """What each check found, in one run."""
-    users = {name: {"model": world.model, "token": world.user.token} for name, world in worlds.items()}
-    given = {"url": url(chat), "users": users, "messages": HELLO, "image": PNG, "tool": TOOL}
+    users = {
+        name: {
+            "url": url(impatient if name == "stalled" else chat),
+            "model": world.model,
+            "token": world.user.token,
+        }
+        for name, world in worlds.items()
+    }
+    given = {"users": users, "messages": HELLO, "image": PNG, "tool": TOOL}
     code, output = await run(installed, RUN_S, "node", "checks.mjs", given=json.dumps(given))
     assert code == 0, output
     found: Mapping[str, Any] = json.loads(output)

@@ -128,7 +128,6 @@ async def test_what_no_provider_answers(client: AsyncOpenAI, world: World) -> No
 BROKEN: Sequence[Fault] = (
     faults.cut(3),
     faults.reset_after(3),
-    faults.stalled(3),
     faults.bad_chunk(),
     faults.cut_at_eof(3),
     *(sse_faults.error_event(style=style) for style in sse_faults.ErrorEvent),
@@ -137,6 +136,16 @@ BROKEN: Sequence[Fault] = (
 
 @pytest.mark.parametrize("fault", BROKEN, ids=str)
 async def test_a_broken_stream_raises(client: AsyncOpenAI, world: World, fault: Fault) -> None:
+    await assert_raises(client, world, fault)
+
+
+async def test_a_stream_that_says_nothing_more_raises(impatient: ChatStack) -> None:
+    world = await impatient.new_world()
+    async with AsyncOpenAI(base_url=url(impatient), api_key=world.user.token) as client:
+        await assert_raises(client, world, faults.stalled(3))
+
+
+async def assert_raises(client: AsyncOpenAI, world: World, fault: Fault) -> None:
     world.a.behave(fault)
     received: list[str] = []
     with pytest.raises(openai.APIError) as failed:  # a lost connection is one of these

@@ -1,13 +1,13 @@
-// What a user of OpenAI's client for JavaScript does, once each, all side by side. Reads from standard input where to ask,
-// and for each check whose token and which model; writes one JSON document: each check's result, or the error it met.
+// What a user of OpenAI's client for JavaScript does, once each, all side by side. Reads from standard input for each
+// check where to ask, whose token and which model; writes one JSON document: each check's result, or the error it met.
 import OpenAI from "openai";
 
 let input = "";
 for await (const part of process.stdin) input += part;
-const { url, users, messages, image, tool } = JSON.parse(input);
+const { users, messages, image, tool } = JSON.parse(input);
 
 const as = (name, more = {}) =>
-  new OpenAI({ baseURL: url, apiKey: users[name].token, maxRetries: 0, timeout: 15_000, ...more });
+  new OpenAI({ baseURL: users[name].url, apiKey: users[name].token, maxRetries: 0, timeout: 15_000, ...more });
 const modelOf = (name) => users[name].model;
 const ask = (name, more = {}) => as(name).chat.completions.create({ model: modelOf(name), messages, ...more });
 const textOf = (chunk) => chunk.choices[0]?.delta?.content ?? "";
