@@ -45,6 +45,8 @@ PRICE_IN, PRICE_OUT = Decimal(3), Decimal(15)
 BUDGET_USD = Decimal(50)
 PATIENCE_S = 20.0
 """How long a test waits for what is to be recorded before it fails."""
+MAKING_S = 60.0
+"""How long for Envoy to have the providers of new worlds: there may be hundreds."""
 
 DISABLE_SEED = "update llm_providers set is_enabled = false"
 ADD_PROVIDERS = """
@@ -173,8 +175,8 @@ class ChatStack:
             ]
             await connection.execute(ADD_PLATFORM_KEYS, ids, sealed)
             await connection.execute(ADD_BUDGETS, [world.user.id for world in worlds], BUDGET_USD)
+        await self._until_in_envoy(ids)
         await self._until_known(worlds[-1], worlds[-1].model)
-        await self._until_resolved([world.ids[letter] for world in worlds for letter in tls or {}])
         return worlds
 
     async def add_precise(self, world: World, letter: str, number: int) -> None:
@@ -278,22 +280,25 @@ class ChatStack:
         )
 
     async def _until_known(self, world: World, model: str) -> None:
-        """Wait until Envoy has the providers, and the server has heard so."""
+        """Wait until the server has heard that Envoy has the provider of this model, and each of its threads has it."""
         headers = {"authorization": f"Bearer {world.user.token}"}
         reply = None
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(MAKING_S):
             while reply is None or reply.status != 200:
                 reply = await send(self.stack.ports.http, "GET", f"/v1/models/{model}", headers)
                 await asyncio.sleep(0.02)  # fewer than the user's requests a second
             while len(set(await self._clusters_by_thread())) != 1:
                 await asyncio.sleep(0.02)
 
-    async def _until_resolved(self, ids: list[UUID]) -> None:
-        """Wait until Envoy has the addresses of these providers, besides the one that leads nowhere."""
+    async def _until_in_envoy(self, ids: list[UUID]) -> None:
+        """Wait until Envoy has these providers with their addresses, besides the one that leads nowhere.
+
+        The server would name them after a while even if Envoy had none of them.
+        """
         wanted = {f"cluster.{cluster_name(each)}.membership_total: 2" for each in ids}
-        async with asyncio.timeout(PATIENCE_S):
-            while wanted and not wanted <= set(await self._stats("membership_total")):
-                await asyncio.sleep(0.02)
+        async with asyncio.timeout(MAKING_S):
+            while not wanted <= set(await self._stats("membership_total")):
+                await asyncio.sleep(0.05)
 
     async def _clusters_by_thread(self) -> list[str]:
         """Return how many clusters each of Envoy's threads has: it says that it has one a moment before all do."""
