@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from gateway.provider_exchange import Exchange
 
-PAUSE_S = 0.05
-"""Long enough for what was sent before to be read by itself."""
+PAUSE_S = 0.5
+"""Long enough for what was sent before to be read, and handed on, by itself."""
 
 
 @dataclass(frozen=True, slots=True)
