@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,11 @@ class Reply:
         except (ValueError, AttributeError):
             return {}
         return error if isinstance(error, dict) else {"message": error}
+
+    @property
+    def decided_at(self) -> float:
+        """When the decision was made, by its id (RFC 9562, section 5.7: milliseconds in the first 48 bits)."""
+        return (uuid.UUID(self.headers["x-llmrouter-decision-id"]).int >> 80) / 1000
 
     @property
     def data(self) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -145,7 +144,7 @@ class Player:
         assert {letter: len(each) for letter, each in came.items()} == {
             letter: sum(fate.requests.count(letter) for fate in fates) for letter in came
         }
-        return Wave(fates, [_decided_at(reply) for reply in replies], [each.at for each in came["A"]])
+        return Wave(fates, [reply.decided_at for reply in replies], [each.at for each in came["A"]])
 
     async def _ask(self) -> Reply:
         return await self._chat.ask(self._world, stream=self._is_stream, usage=True if self._is_stream else None)
@@ -154,8 +153,3 @@ class Player:
         attempts = [each for each in recorded if each.decision_id == reply.headers["x-llmrouter-decision-id"]]
         reached = (each.at for each in attempts if each.failure != "CONNECT")
         return Fate(said(self._world, reply), " ".join(reached), tuple(map(told, attempts)))
-
-
-def _decided_at(reply: Reply) -> float:
-    """Read when the decision was made from its id (RFC 9562, section 5.7: milliseconds in the first 48 bits)."""
-    return (uuid.UUID(reply.headers["x-llmrouter-decision-id"]).int >> 80) / 1000
