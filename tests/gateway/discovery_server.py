@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.envoy_process import SECRET
 from llmrouter_server import errors
 from llmrouter_server.gateway.clusters import Upstream
-from llmrouter_server.gateway.discovery import ClusterDiscovery
+from llmrouter_server.gateway.discovery import SETTLE_S, ClusterDiscovery
 from llmrouter_server.gateway.server import GatewayServer
 from llmrouter_server.runtime.local_ports import free_ports
 
@@ -41,8 +41,10 @@ def new(endpoint: str = "https://a.test/v1", provider_id: uuid.UUID | None = Non
 
 
 @asynccontextmanager
-async def served(catalogue: Catalogue, port: int = 0) -> AsyncIterator[tuple[ClusterDiscovery, int]]:
-    discovery = ClusterDiscovery(catalogue.read, clock=lambda: catalogue.now, spread_s=0.0)
+async def served(
+    catalogue: Catalogue, port: int = 0, *, settle_s: float = SETTLE_S
+) -> AsyncIterator[tuple[ClusterDiscovery, int]]:
+    discovery = ClusterDiscovery(catalogue.read, clock=lambda: catalogue.now, settle_s=settle_s, spread_s=0.0)
     port = port or free_ports(1)[0]
     server = GatewayServer(f"127.0.0.1:{port}", SECRET, [discovery.handler()], reuse_port=False)
     await server.start()

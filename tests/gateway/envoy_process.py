@@ -93,12 +93,15 @@ def bootstrap(
     clusters: Sequence[Mapping[str, Any]] = (),
     tried_in_turn: Sequence[str] = (),
     discovery_port: int | None = None,
+    first_clusters_s: int = 20,
     metadata: Mapping[str, str] | None = None,
     dns_port: int | None = None,
 ) -> dict[str, Any]:
     """Return what runs an Envoy that sends each request to the cluster that its header x-cluster names.
 
     Those with the path /in-turn go to one cluster after the other until one answers.
+
+    first_clusters_s: how long it waits for the server at discovery_port before it listens without any.
     """
     in_turn = {
         "match": {"path": "/in-turn"},
@@ -169,30 +172,33 @@ def bootstrap(
         }
     if discovery_port is not None:
         made["static_resources"]["clusters"].append(_server(discovery_port))
-        made["dynamic_resources"] = DISCOVERY
+        made["dynamic_resources"] = _discovery(first_clusters_s)
     return made
 
 
 SECRET = "made-up-secret-of-the-gateway"
-DISCOVERY = {
-    "cds_config": {
-        "resource_api_version": "V3",
-        "initial_fetch_timeout": "2s",
-        "api_config_source": {
-            "api_type": "GRPC",
-            "transport_api_version": "V3",
-            "grpc_services": [
-                {
-                    "envoy_grpc": {
-                        "cluster_name": "llmrouter_gateway",
-                        "retry_policy": {"retry_back_off": {"base_interval": "0.1s", "max_interval": "1s"}},
-                    },
-                    "initial_metadata": [{"key": "x-llmrouter-gateway-secret", "value": SECRET}],
-                }
-            ],
-        },
+
+
+def _discovery(first_clusters_s: int) -> dict[str, Any]:
+    return {
+        "cds_config": {
+            "resource_api_version": "V3",
+            "initial_fetch_timeout": f"{first_clusters_s}s",
+            "api_config_source": {
+                "api_type": "GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [
+                    {
+                        "envoy_grpc": {
+                            "cluster_name": "llmrouter_gateway",
+                            "retry_policy": {"retry_back_off": {"base_interval": "0.1s", "max_interval": "1s"}},
+                        },
+                        "initial_metadata": [{"key": "x-llmrouter-gateway-secret", "value": SECRET}],
+                    }
+                ],
+            },
+        }
     }
-}
 
 
 def _server(port: int) -> dict[str, Any]:

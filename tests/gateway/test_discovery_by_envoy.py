@@ -147,7 +147,7 @@ async def test_an_envoy_that_is_there_first_gets_its_clusters_when_the_server_co
     discovery_port, port = free_ports(2)
     (tmp_path / "gateway_attempt.lua").write_text(STUB)
     metadata = {"ca_file": str(tmp_path / "ca.pem"), "lua_dir": str(tmp_path)}
-    started = bootstrap(tmp_path, port, discovery_port=discovery_port, metadata=metadata)
+    started = bootstrap(tmp_path, port, discovery_port=discovery_port, first_clusters_s=2, metadata=metadata)
     async with hostile_provider(answer("200 OK", body=b"one")) as one, envoy(tmp_path, started, port=port):
         upstream = new(one.url)
         cluster = cluster_name(upstream.provider_id)
