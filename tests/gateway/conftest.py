@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 from openai import AsyncOpenAI
 
+from databases import started
 from gateway.chat_stack import SILENCE_S, ChatStack, World, chat_stack
 from gateway_samples import Gateway, running
 from llmrouter_server.runtime.database import Database
@@ -46,8 +47,7 @@ async def database_url(migrated_database: Callable[[], Awaitable[str]]) -> str:
 
 @pytest.fixture(scope="session")
 async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_url, min_size=2, max_size=10)
-    await database.start()
+    database = await started(Database(database_url, min_size=2, max_size=10))
     yield database
     await database.stop()
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from conftest import User
+from databases import started
 from gateway import answers
 from gateway.behaviour import late, no_usage, ok
 from gateway.chat_client import Reply
@@ -139,9 +140,10 @@ async def keeper(doomed: ChatStack) -> AsyncIterator[Bookkeeper]:
     recorder = UsageRecorder(UsageStore(database), observe=lambda _: None, keys=_NoKeys())
     requests = GatewayRequestStore(database, most_at_once=0)
     async with AsyncExitStack() as parts:
-        for part in (database, recorder):
-            await part.start()
-            parts.push_async_callback(part.stop)
+        await started(database)
+        parts.push_async_callback(database.stop)
+        await recorder.start()
+        parts.push_async_callback(recorder.stop)
         yield Bookkeeper(doomed, Reporter(recorder, requests, budget), budget, database)
 
 
