@@ -28,6 +28,7 @@ from llmrouter_server.budget.store import BudgetStore
 from llmrouter_server.runtime.database import Database
 from llmrouter_server.usage.period import month_of, months_later
 from llmrouter_server.usage.store import UsageStore
+from storage.started import started
 from usage_samples import model_ids, report
 
 if TYPE_CHECKING:
@@ -227,8 +228,7 @@ class Ledger(RuleBasedStateMachine):
 
 @pytest.fixture(scope="module")
 async def database(migrated_database: Callable[[], Awaitable[str]]) -> AsyncIterator[Database]:
-    database = Database(await migrated_database(), min_size=2, max_size=8)
-    await database.start()
+    database = await started(Database(await migrated_database(), min_size=2, max_size=8))
     yield database
     await database.stop()
 

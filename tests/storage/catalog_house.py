@@ -29,6 +29,7 @@ from llmrouter_server.runtime.auth import Caller, Role
 from llmrouter_server.runtime.database import Database
 from llmrouter_server.runtime.grpc_server import make_server
 from llmrouter_server.runtime.interceptor import CallInterceptor
+from storage.started import started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
@@ -77,8 +78,7 @@ class House(NamedTuple):
 @asynccontextmanager
 async def open_house(database_url: str) -> AsyncIterator[House]:
     """Serve the catalogue of a database."""
-    database = Database(database_url, min_size=2, max_size=10)
-    await database.start()
+    database = await started(Database(database_url, min_size=2, max_size=10))
     catalog = CatalogStore(database)
     refresh = Refresh(catalog)
     platform_keys = PlatformKeyStore(database, Cipher([Fernet.generate_key().decode()]))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llmrouter_server.runtime.database import Database
+from storage.started import started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 async def database(migrated_database: Callable[[], Awaitable[str]]) -> AsyncIterator[Database]:
-    database = Database(await migrated_database(), min_size=2, max_size=20)
-    await database.start()
+    database = await started(Database(await migrated_database(), min_size=2, max_size=20))
     yield database
     await database.stop()

@@ -17,6 +17,7 @@ from llmrouter_server.audit.store import LIST_OF_USER, KeyReadStore, read_head, 
 from llmrouter_server.audit.verify import verify
 from llmrouter_server.errors import DomainError
 from llmrouter_server.runtime.database import Database
+from storage.started import started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -138,8 +139,7 @@ async def test_connections_that_break_lose_no_acknowledged_reading_and_leave_no_
     migrated_database: Callable[[], Awaitable[str]],
 ) -> None:
     url = await migrated_database()
-    database = Database(url, min_size=2, max_size=10)
-    await database.start()
+    database = await started(Database(url, min_size=2, max_size=10))
     month = date(2026, 11, 1)
     read = await a_read(database, month)
     acknowledged: list[KeyRead] = []

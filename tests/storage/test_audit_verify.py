@@ -14,6 +14,7 @@ from llmrouter_server.audit.store import KeyReadStore
 from llmrouter_server.audit.verify import verify
 from llmrouter_server.runtime.command import CommandError
 from llmrouter_server.runtime.database import Database
+from storage.started import started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -47,8 +48,7 @@ class Audit:
 @pytest.fixture
 async def audit(migrated_database: Callable[[], Awaitable[str]]) -> AsyncIterator[Audit]:
     url = await migrated_database()
-    database = Database(url, min_size=1, max_size=3)
-    await database.start()
+    database = await started(Database(url, min_size=1, max_size=3))
     async with database.connection() as connection:
         provider = await connection.fetchval("select id from llm_providers where name = 'Groq'")
     read = KeyRead(

@@ -19,6 +19,7 @@ from llmrouter_server.catalog.snapshot import CatalogModel, CatalogRule, PowerLe
 from llmrouter_server.catalog.store import PRUNED_AT_ONCE, CatalogStore
 from llmrouter_server.errors import DomainError
 from llmrouter_server.runtime.database import Database
+from storage.started import started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,8 +29,7 @@ SET_PRIORITY = "update llm_providers set priority = $2 where id = $1"
 
 @pytest.fixture(scope="module")
 async def database(migrated_database: Callable[[], Awaitable[str]]) -> AsyncIterator[Database]:
-    database = Database(await migrated_database(), min_size=2, max_size=20)
-    await database.start()
+    database = await started(Database(await migrated_database(), min_size=2, max_size=20))
     yield database
     await database.stop()
 
@@ -37,8 +37,7 @@ async def database(migrated_database: Callable[[], Awaitable[str]]) -> AsyncIter
 @pytest.fixture
 async def fresh(migrated_database: Callable[[], Awaitable[str]]) -> AsyncIterator[Database]:
     """A database for one test, with the initial catalogue and its one snapshot."""
-    database = Database(await migrated_database(), min_size=1, max_size=5)
-    await database.start()
+    database = await started(Database(await migrated_database(), min_size=1, max_size=5))
     await CatalogStore(database).prune_snapshots(datetime.now(UTC) + timedelta(days=1))  # those of older schemas
     yield database
     await database.stop()

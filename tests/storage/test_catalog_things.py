@@ -15,6 +15,7 @@ from llmrouter_server.catalog.snapshot import PowerLevel
 from llmrouter_server.catalog.store import LOCK_MODEL, LOCK_PROVIDER, CatalogStore
 from llmrouter_server.errors import DomainError
 from llmrouter_server.runtime.database import Database
+from storage.started import started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 async def database(migrated_database: Callable[[], Awaitable[str]]) -> AsyncIterator[Database]:
-    database = Database(await migrated_database(), min_size=2, max_size=20)
-    await database.start()
+    database = await started(Database(await migrated_database(), min_size=2, max_size=20))
     yield database
     await database.stop()
 

@@ -20,6 +20,7 @@ from llmrouter_server.routing.log import DecisionLog
 from llmrouter_server.routing.store import RoutingStore
 from llmrouter_server.runtime.database import Database
 from proxy import Proxy
+from storage.started import started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -123,8 +124,7 @@ async def test_a_connection_that_breaks_in_the_middle_loses_none(house: House, m
     monkeypatch.setattr(decision_log, "RETRY_DELAY_S", 0.01)
     snapshot = await house.catalog.load_snapshot()
     async with Proxy(house.url) as proxy:
-        database = Database(proxy.url, min_size=1, max_size=2)
-        await database.start()
+        database = await started(Database(proxy.url, min_size=1, max_size=2))
         log = DecisionLog(RoutingStore(database))
         await log.start()
         records = [decided(snapshot) for _ in range(300)]

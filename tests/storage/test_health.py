@@ -22,6 +22,7 @@ from llmrouter_server.health.service import HealthService
 from llmrouter_server.health.store import HealthStore
 from llmrouter_server.health.window import MinuteReport
 from llmrouter_server.runtime.database import Database
+from storage.started import started
 from turns import in_one_go
 
 if TYPE_CHECKING:
@@ -35,8 +36,7 @@ OK, FAULT = Outcome.SUCCESS, Outcome.PROVIDER_FAULT
 @pytest.fixture(scope="module")
 async def database(migrated_database: Callable[[], Awaitable[str]]) -> AsyncIterator[Database]:
     """A database for this file alone: it adds providers, and others count them."""
-    database = Database(await migrated_database(), min_size=2, max_size=10)
-    await database.start()
+    database = await started(Database(await migrated_database(), min_size=2, max_size=10))
     yield database
     await database.stop()
 

@@ -16,6 +16,7 @@ from llmrouter_server.byok.rotation import Rotation, Unreadable, rotate
 from llmrouter_server.byok.store import KeyStore
 from llmrouter_server.runtime.command import CommandError
 from llmrouter_server.runtime.database import Database
+from storage.started import started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -68,8 +69,7 @@ class Keys:
 @pytest.fixture
 async def keys(migrated_database: Callable[[], Awaitable[str]]) -> AsyncIterator[Keys]:
     url = await migrated_database()
-    database = Database(url, min_size=1, max_size=5)
-    await database.start()
+    database = await started(Database(url, min_size=1, max_size=5))
     async with database.connection() as connection:
         rows = await connection.fetch("select id from llm_providers order by id")
     yield Keys(url, database, [row["id"] for row in rows])

@@ -13,6 +13,7 @@ from llmrouter_server import errors
 from llmrouter_server.runtime import maintenance as maintenance_room
 from llmrouter_server.runtime.database import Database
 from llmrouter_server.runtime.maintenance import Maintenance
+from storage.started import started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -157,8 +158,7 @@ async def test_whatever_goes_wrong_with_a_round_the_next_one_comes(
 async def lost(migrated_database: Callable[[], Awaitable[str]]) -> AsyncIterator[tuple[Database, Callable[[], Any]]]:
     """A database of one's own, and what ends all its connections."""
     url = await migrated_database()
-    database = Database(url, min_size=1, max_size=3)
-    await database.start()
+    database = await started(Database(url, min_size=1, max_size=3))
 
     async def lose() -> None:
         connection = await asyncpg.connect(url)

@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY
 from llmrouter_server import errors
 from llmrouter_server.runtime import database as runtime_database
 from llmrouter_server.runtime.database import Database
+from storage.started import started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -42,9 +43,7 @@ async def pool(
     migrated_database: Callable[[], Awaitable[str]], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Database]:
     monkeypatch.setattr(runtime_database, "PROBE_INTERVAL_S", 0.01)
-    monkeypatch.setattr(runtime_database, "ACQUIRE_TIMEOUT_S", 0.2)
-    pool = Database(await migrated_database(), min_size=1, max_size=MOST)
-    await pool.start()
+    pool = await started(Database(await migrated_database(), min_size=1, max_size=MOST))
     yield pool
     await pool.stop()
 
@@ -73,11 +72,9 @@ async def test_a_pool_without_a_database_has_no_connections() -> None:
 
 
 async def test_a_stopped_pool_is_shown_as_empty(migrated_database: Callable[[], Awaitable[str]]) -> None:
-    pool = Database(await migrated_database(), min_size=2, max_size=MOST)
-    await pool.start()
-    started = connections()
+    pool = await started(Database(await migrated_database(), min_size=2, max_size=MOST))
+    await until({"idle": 2, "used": 0, "limit": MOST})
     await pool.stop()
-    assert started == {"idle": 2, "used": 0, "limit": MOST}
     assert connections() == {"idle": 0, "used": 0, "limit": MOST}
 
 
@@ -91,8 +88,9 @@ async def test_each_connection_that_is_lent_is_one_wait(pool: Database) -> None:
     assert waits() == before + 4
 
 
-async def test_a_wait_in_vain_is_counted_as_long_as_it_was(pool: Database) -> None:
+async def test_a_wait_in_vain_is_counted_as_long_as_it_was(pool: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     async with lent(pool, MOST):
+        monkeypatch.setattr(runtime_database, "ACQUIRE_TIMEOUT_S", 0.2)
         before, short_before = waits(), waits("0.1")
         with pytest.raises(errors.DomainError) as refused:
             async with pool.connection():

@@ -10,6 +10,7 @@ import pytest
 
 from llmrouter_server.runtime.database import Database
 from llmrouter_server.runtime.migrations import load
+from storage.started import started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -53,8 +54,7 @@ PRECISION | OpenAI      | gpt-4-turbo                                    | 10.00
 @pytest.fixture(scope="module")
 async def database(migrated_database: Callable[[], Awaitable[str]]) -> AsyncIterator[Database]:
     """One of its own: other tests add to the catalogue of theirs."""
-    database = Database(await migrated_database(), min_size=1, max_size=2)
-    await database.start()
+    database = await started(Database(await migrated_database(), min_size=1, max_size=2))
     yield database
     await database.stop()
 

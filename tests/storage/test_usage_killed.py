@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmrouter_server.runtime.database import Database
+from storage.started import started
 from usage_samples import NOW, model_ids, quiet_recorder, report, usage_store
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ async def test_what_a_killed_replica_acknowledged_is_stored_and_counted(
         child.kill()
     rest, _ = await child.communicate()
     acknowledged += [line.decode() for line in rest.splitlines(keepends=True) if line.endswith(b"\n")]
-    database = Database(url, min_size=1, max_size=2)
-    await database.start()
+    database = await started(Database(url, min_size=1, max_size=2))
     stored, costs = await books(database, user)
     await database.stop()
     assert len(acknowledged) >= ACKNOWLEDGED_BEFORE_THE_KILL
@@ -75,8 +75,7 @@ async def books(database: Database, user: uuid.UUID) -> tuple[set[str], list[Dec
 
 async def record_for_ever(url: str, user: uuid.UUID) -> None:
     """Record with full buffers, and write each request id as soon as it is acknowledged."""
-    database = Database(url, min_size=1, max_size=2)
-    await database.start()
+    database = await started(Database(url, min_size=1, max_size=2))
     model, numbers = (await model_ids(database))["gpt-4o"], itertools.count()
     recorder = quiet_recorder(usage_store(database))
     await recorder.start()

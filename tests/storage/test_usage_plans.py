@@ -23,6 +23,7 @@ from llmrouter_server.usage.store import (
     SPEND,
     SUMS,
 )
+from storage.started import started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -66,8 +67,7 @@ async def plan_of(connection: Any, query: str, *arguments: Any) -> str:
 @pytest.fixture(scope="module")
 async def filled_database(migrated_database: Callable[[], Awaitable[str]]) -> AsyncIterator[Database]:
     """One of its own, whose sums are of many users and hours: in a table with a few rows, any index is as good."""
-    database = Database(await migrated_database(), min_size=1, max_size=2)
-    await database.start()
+    database = await started(Database(await migrated_database(), min_size=1, max_size=2))
     async with database.connection() as connection:
         await connection.execute(FILL)
         for month in MONTHS:

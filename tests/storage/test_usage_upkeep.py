@@ -15,6 +15,7 @@ from llmrouter_server.usage.period import Period, month_of, months_later
 from llmrouter_server.usage.rollup import HOURLY_DAYS, Only
 from llmrouter_server.usage.store import ENSURE_PARTITION, PARTITIONS
 from llmrouter_server.usage.upkeep import REQUEST_DAYS, UsageUpkeep
+from storage.started import started
 from usage_samples import model_ids, report, usage_store
 
 if TYPE_CHECKING:
@@ -30,8 +31,7 @@ WRONG_BY = timedelta(days=500)
 
 @pytest.fixture
 async def database(migrated_database: Callable[[], Awaitable[str]]) -> AsyncIterator[Database]:
-    database = Database(await migrated_database(), min_size=2, max_size=4)
-    await database.start()
+    database = await started(Database(await migrated_database(), min_size=2, max_size=4))
     yield database
     await database.stop()
 
