@@ -72,6 +72,8 @@ async def streams(bench: Bench, *, is_ours: bool, seconds: float, idle: Mapping[
     bench.result(process, printed)
     if is_ours:
         await bench.until_settled()
+    if not chunks:  # the streams were over before: something stood still
+        return await streams(bench, is_ours=is_ours, seconds=seconds, idle=idle)
     used = {part: after[part] - before[part] - idle[part] * took for part in (OURS if is_ours else PLAIN)}
     return {"chunks_per_s": chunks / took} | {f"{part}_us_a_chunk": used[part] / chunks * 1e6 for part in used}
 

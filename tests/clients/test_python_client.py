@@ -103,8 +103,7 @@ async def test_sends_token_request_id_and_deadline(stand_in: tuple[StandIn, str]
     await route(target, token=TOKEN, timeout=3)
     assert [call["authorization"] for call in servicer.calls] == [f"Bearer {TOKEN}"] * 2
     assert len({call["x-request-id"] for call in servicer.calls}) == 2
-    assert 8 < remaining[0] < 11
-    assert 1 < remaining[1] < 4
+    assert 0 < remaining[1] < 4 < remaining[0] < 11
 
 
 @pytest.mark.parametrize(("reason", "kind"), KINDS)

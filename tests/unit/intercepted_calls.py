@@ -143,11 +143,15 @@ class Log:
 
     async def line(self) -> dict[str, Any]:
         """Wait for the one line about the one call."""
+        (line,) = await self.some()
+        return line
+
+    async def some(self) -> list[dict[str, Any]]:
+        """Wait for the first line about a call; return all there are."""
         async with asyncio.timeout(PATIENCE_S):
             while not self.lines():
                 await asyncio.sleep(0.01)
-        (line,) = self.lines()
-        return line
+        return self.lines()
 
 
 @contextmanager

@@ -55,6 +55,8 @@ async def streams(bench: Bench, gateway: Gateway, *, seconds: float, idle: Mappi
     bench.result(process, printed)
     if gateway.is_ours:
         await bench.until_settled()
+    if not came:  # the streams were over before: something stood still
+        return await streams(bench, gateway, seconds=seconds, idle=idle)
     used = {part: after[part] - before[part] - idle[part] * took for part in before}
     return {
         "chunks_per_s": came / took,
