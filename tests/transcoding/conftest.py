@@ -15,7 +15,7 @@ from llmrouter_server.runtime.local_stack import LocalStack, Ports
 from transcoding.edge_harness import ORIGIN, Edge, Issuer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 
 @pytest.fixture(scope="session")
@@ -60,11 +60,18 @@ def edge(shared_edge: Edge) -> Edge:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def strict_edge(issuer: Issuer, tmp_path: Any) -> AsyncIterator[Edge]:
-    """One of its own, with low limits, whose server may be stopped."""
-    edge = await Edge.start(tmp_path, issuer, user_requests_per_s=5, global_requests_per_s=20, deadline_s=1)
-    yield edge
-    await edge.stop()
+async def own_edge(issuer: Issuer, tmp_path: Any) -> AsyncIterator[Callable[..., Awaitable[Edge]]]:
+    """Start one of its own, with low limits unless others are given, whose server may be stopped."""
+    started: list[Edge] = []
+
+    async def start(**parameters: Any) -> Edge:
+        limits = {"user_requests_per_s": 5, "global_requests_per_s": 20}
+        started.append(await Edge.start(tmp_path, issuer, **limits | parameters))
+        return started[-1]
+
+    yield start
+    for edge in started:
+        await edge.stop()
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,14 @@ import json
 import re
 import stat
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from transcoding.edge_harness import API, ORIGIN, USER, Edge, Reply, assert_error
+
+StartEdge = Callable[..., Awaitable[Edge]]
 
 
 class TestTokens:
@@ -194,9 +197,8 @@ class TestHeaders:
         await edge.call("GET", f"{API}/settings", headers={"grpc-timeout": "3S"})
         default, asked = (call.time_left_s for call in edge.server.calls)
         assert default is not None
-        assert 10 < default <= 12
         assert asked is not None
-        assert 2 < asked <= 3
+        assert 0 < asked <= 3 < default <= 12
 
     async def test_the_access_log_has_no_secrets(self, edge: Edge) -> None:
         token = edge.issuer.token()
@@ -224,70 +226,83 @@ class TestHeaders:
 
 
 class TestHealthAndLimits:
-    async def test_healthz_follows_the_server(self, strict_edge: Edge) -> None:
-        ok = await strict_edge.call("GET", "/healthz", token=None)
+    async def test_healthz_follows_the_server(self, own_edge: StartEdge) -> None:
+        edge = await own_edge(is_strict=True)
+        ok = await edge.call("GET", "/healthz", token=None)
         assert (ok.status, ok.json()) == (200, {"status": "ok"})
-        await strict_edge.server.serving(False)
-        assert_error(await strict_edge.until_status(503), 503, 14, "UNAVAILABLE")
-        reply = await strict_edge.call("GET", f"{API}/settings")
+        await edge.server.serving(False)
+        assert_error(await edge.until_status(503), 503, 14, "UNAVAILABLE")
+        reply = await edge.call("GET", f"{API}/settings")
         assert_error(reply, 503, 14, "UNAVAILABLE")
-        await strict_edge.server.serving(True)
-        await strict_edge.until_status(200)
-        await strict_edge.until_status(200, f"{API}/settings")  # Envoy's workers hear of it a moment later
+        await edge.server.serving(True)
+        await edge.until_status(200)
+        await edge.until_status(200, f"{API}/settings")  # Envoy's workers hear of it a moment later
 
-    async def test_a_server_that_is_down_is_503_at_once_and_comes_back(self, strict_edge: Edge) -> None:
-        await strict_edge.server.stop()
+    async def test_a_server_that_is_down_is_503_at_once_and_comes_back(self, own_edge: StartEdge) -> None:
+        edge = await own_edge(is_strict=True, deadline_s=30)
+        await edge.server.stop()
         for _ in range(2):  # before the health check has seen it, and after
             started = time.perf_counter()
-            reply = await strict_edge.call("GET", f"{API}/settings")
+            reply = await edge.call("GET", f"{API}/settings")
             error = assert_error(reply, 503, 14, "UNAVAILABLE", "the service is unavailable, try again shortly")
             assert error["details"][1] == {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retry_delay": "1s"}
             assert reply.headers["retry-after"] == "1"
-            assert time.perf_counter() - started < 0.5
-            await strict_edge.until_status(503)
-        await strict_edge.server.start()
-        await strict_edge.until_status(200)
-        await strict_edge.until_status(200, f"{API}/settings")  # Envoy's workers hear of it a moment later
+            assert time.perf_counter() - started < 15  # not only when the deadline passes
+            await edge.until_status(503)
+        await edge.server.start()
+        await edge.until_status(200)
+        await edge.until_status(200, f"{API}/settings")  # Envoy's workers hear of it a moment later
 
     @pytest.mark.parametrize("asked", [None, "100m", "1H"])
-    async def test_a_slow_server_is_504(self, strict_edge: Edge, asked: str | None) -> None:
+    async def test_a_slow_server_is_504(self, own_edge: StartEdge, asked: str | None) -> None:
+        edge = await own_edge(deadline_s=1)
+
         async def answer(*_: object) -> None:
             await asyncio.sleep(30)
 
-        strict_edge.server.answer = answer
+        edge.server.answer = answer
         started = time.perf_counter()
-        reply = await strict_edge.call("GET", f"{API}/settings", headers={"grpc-timeout": asked} if asked else {})
+        reply = await edge.call("GET", f"{API}/settings", headers={"grpc-timeout": asked} if asked else {})
         assert_error(reply, 504, 4, "DEADLINE_EXCEEDED", "the deadline passed before the answer was ready")
-        assert time.perf_counter() - started < (0.9 if asked == "100m" else 3)
+        assert time.perf_counter() - started < 20
+        most_s = {None: 3, "100m": 0.1, "1H": 3600}[asked]
+        assert all((call.time_left_s or 0) <= most_s for call in edge.server.calls)  # none, when it came too late
 
-    async def test_each_user_has_a_limit_and_all_together_have_one(self, strict_edge: Edge) -> None:
+    async def test_each_user_has_a_limit_and_all_together_have_one(self, own_edge: StartEdge) -> None:
+        edge = await own_edge()
+
         async def burst(user: str, count: int) -> list[Reply]:
-            token = strict_edge.issuer.token(sub=user)
-            return await asyncio.gather(
-                *(strict_edge.call("GET", f"{API}/settings", token=token) for _ in range(count))
-            )
+            token = edge.issuer.token(sub=user)
+            return await asyncio.gather(*(edge.call("GET", f"{API}/settings", token=token) for _ in range(count)))
 
-        await asyncio.sleep(1)  # a full bucket
-        replies = await burst("a", 15)
-        limited = [reply for reply in replies if reply.status != 200]
-        assert 1 <= len(limited) <= 10
+        limited: list[Reply] = []
+        async with asyncio.timeout(30):
+            while not limited:  # again, when a burst has taken seconds
+                await asyncio.sleep(1)  # a full bucket
+                limited = [reply for reply in await burst("a", 15) if reply.status != 200]
+        assert len(limited) <= 10
         error = assert_error(limited[0], 429, 8, "RATE_LIMITED", "too many requests, try again in 1 s")
         assert error["details"][1] == {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retry_delay": "1s"}
         assert limited[0].headers["retry-after"] == "1"
         assert [reply.status for reply in await burst("b", 1)] == [200]
-        await asyncio.sleep(1)
-        everyone = await asyncio.gather(*(burst(f"user {number}", 2) for number in range(30)))
-        assert any(reply.status == 429 for replies in everyone for reply in replies)
+        statuses: set[int] = set()
+        async with asyncio.timeout(30):
+            while 429 not in statuses:
+                await asyncio.sleep(1)
+                everyone = await asyncio.gather(*(burst(f"user {number}", 2) for number in range(30)))
+                statuses = {reply.status for replies in everyone for reply in replies}
 
-    async def test_strangers_cannot_use_up_the_limit(self, strict_edge: Edge) -> None:
+    async def test_strangers_cannot_use_up_the_limit(self, own_edge: StartEdge) -> None:
+        edge = await own_edge()
+
         async def knock(path: str) -> int:
-            return (await strict_edge.call("GET", path, token=None)).status
+            return (await edge.call("GET", path, token=None)).status
 
         statuses = await asyncio.gather(*(knock(path) for path in ["/nowhere", f"{API}/settings", "/healthz"] * 10))
         assert set(statuses) == {404, 401, 200}
-        assert (await strict_edge.call("GET", f"{API}/settings")).status == 200
+        assert (await edge.call("GET", f"{API}/settings")).status == 200
 
-    async def test_the_admin_interface_is_a_private_socket(self, strict_edge: Edge) -> None:
-        mode = strict_edge.parameters.admin_socket.stat().st_mode
+    async def test_the_admin_interface_is_a_private_socket(self, edge: Edge) -> None:
+        mode = edge.parameters.admin_socket.stat().st_mode
         assert stat.S_ISSOCK(mode)
         assert stat.S_IMODE(mode) == 0o600

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pytest
 
 import http_json
@@ -69,16 +70,25 @@ def test_an_explanation_tells_the_fate_of_every_model(stack: LocalStack, new_use
     assert "cost_score" not in gpt
 
 
-def test_it_is_told_again_later_to_its_user_and_admins_and_to_nobody_else(
+async def until_written(stack: LocalStack, decision_id: str) -> None:
+    connection = await asyncpg.connect(stack.database_url)
+    async with asyncio.timeout(20):
+        while not await connection.fetchval("select true from llm_decisions where id = $1", decision_id):
+            await asyncio.sleep(0.02)
+    await connection.close()
+
+
+async def test_it_is_told_again_later_to_its_user_and_admins_and_to_nobody_else(
     stack: LocalStack, new_user: Callable[..., User]
 ) -> None:
     user = new_user()
     answer = explained(stack, user)
     url = f"{stack.base_url}/decisions/{answer['decision_id']}"
-    for _ in range(2):  # while it waits to be written, and after
+    for is_after in (False, True):  # while it waits to be written, and after
+        if is_after:
+            await until_written(stack, answer["decision_id"])
         for token in (user.token, new_user("admin").token):
-            later = http_json.call("GET", url, token=token)
+            later = await asyncio.to_thread(http_json.call, "GET", url, token=token)
             assert (later.status, later.json) == (200, answer["explanation"])
-        time.sleep(0.3)
     stranger = http_json.call("GET", url, token=new_user().token)
     assert (stranger.status, stranger.json["details"][0]["reason"]) == (404, "RESOURCE_NOT_FOUND")

@@ -18,10 +18,10 @@ from llmrouter.v2.usage_pb2 import USAGE_STATUS_ERROR
 from llmrouter.v2.usage_service_pb2 import BatchRecordUsageRequest, RecordUsageRequest
 from llmrouter_server.runtime.interceptor import LONGEST_STREAM_S
 from llmrouter_server.usage.export import HEADER
-from transcoding.edge_harness import Edge, Issuer, assert_error
+from transcoding.edge_harness import Edge, assert_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from golden import Player
     from llmrouter import Client
@@ -37,11 +37,8 @@ HANG_UPS = 25  # more than the server has connections to its database
 
 
 @pytest.fixture
-async def edge(tmp_path: Any) -> AsyncIterator[Edge]:
-    """One whose requests may take a second, but for exports."""
-    edge = await Edge.start(tmp_path, Issuer(), deadline_s=1)
-    yield edge
-    await edge.stop()
+async def edge(own_edge: Callable[..., Awaitable[Edge]]) -> Edge:
+    return await own_edge()
 
 
 def part(data: bytes) -> httpbody_pb2.HttpBody:
@@ -54,7 +51,9 @@ async def slow(_: Any) -> AsyncIterator[httpbody_pb2.HttpBody]:
         await asyncio.sleep(0.7)
 
 
-async def test_an_export_may_take_longer_than_anything_else(edge: Edge) -> None:
+async def test_an_export_may_take_longer_than_anything_else(own_edge: Callable[..., Awaitable[Edge]]) -> None:
+    edge = await own_edge(deadline_s=1)
+
     async def hang(*_: object) -> None:
         await asyncio.sleep(30)
 
