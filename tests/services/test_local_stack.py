@@ -244,9 +244,21 @@ async def test_postgres_can_be_stopped_and_started_again(stack: LocalStack) -> N
     await stack.stop_postgres()
     with pytest.raises(OSError, match=r"refused|Connect call failed"):
         await asyncpg.connect(url, timeout=5)
+    await until_database_up(stack, 0)
     await stack.start_postgres()
     assert stack.database_url == url
     connection = await asyncpg.connect(url, timeout=5)
     assert await connection.fetchval("select count(*) from llm_models") == 21
     await connection.close()
+    await until_database_up(stack, 1)
     await stack.wait_ready()
+
+
+async def until_database_up(stack: LocalStack, is_up: int) -> None:
+    """Wait until the server knows that Postgres is there, or is away: before, Envoy may know nothing of it either."""
+    async with asyncio.timeout(30):
+        while True:
+            metrics = await asyncio.to_thread(http_json.call, "GET", stack.metrics_url)
+            if f"\nllmrouter_database_up {is_up}.0\n" in metrics.json:
+                return
+            await asyncio.sleep(0.1)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import shutil
 import signal
+import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway.answers import checked
 from gateway.behaviour import ok
 from gateway.provider_server import provider
-from llmrouter_server.runtime.local_ports import free_ports
 from llmrouter_server.runtime.resources import resource_dir
 from server_process import server
 from services.serving import edge_figures, serve_from
+from services.stalls import Stalls
 from services.steady_load import Load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 AS_BY_DEFAULT = {"DRAIN_NOTICE_SECONDS": "3", "DRAIN_TIMEOUT_SECONDS": "25"}
 DRAINED = ((signal.SIGTERM, 40.0),)
 PATIENCE_S = 20.0
+STALLED_S = 0.5
 
 
 def with_another(folder: Path, grpc: int, gateway: int) -> Callable[[EdgeParameters], EdgeParameters]:
@@ -44,14 +48,35 @@ def with_another(folder: Path, grpc: int, gateway: int) -> Callable[[EdgeParamet
     return lambda parameters: replace(parameters, envoy_dir=copy)
 
 
+@contextlib.contextmanager
+def held_ports(count: int) -> Iterator[list[int]]:
+    """Choose ports that nobody is given until the end of the block; a server that names one can listen on it."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            each.bind(("127.0.0.1", 0))
+        yield [each.getsockname()[1] for each in sockets]
+
+
 async def test_replicas_are_replaced_one_after_the_other_and_no_request_fails(
     own_stack: Callable[..., AbstractAsyncContextManager[LocalStack]], open_folder: Path
 ) -> None:
-    grpc, gateway = free_ports(2)
-    async with (
-        provider("vLLM") as vllm,
-        own_stack(server_env=AS_BY_DEFAULT, adjust_edge=with_another(open_folder, grpc, gateway)) as stack,
-    ):
+    """Two checks that are late by a second take away the only replica that is up: then it is done once more."""
+    with held_ports(2) as (grpc, gateway):
+        make = functools.partial(own_stack, adjust_edge=with_another(open_folder, grpc, gateway))
+        async with Stalls() as stalls:
+            failed = await replaced(make, open_folder, grpc, gateway)
+        if failed and stalls.longest_s > STALLED_S:
+            failed = await replaced(make, open_folder, grpc, gateway)
+        assert not failed
+
+
+async def replaced(
+    own_stack: Callable[..., AbstractAsyncContextManager[LocalStack]], folder: Path, grpc: int, gateway: int
+) -> list[str]:
+    """Replace two replicas under load, and return what failed."""
+    async with provider("vLLM") as vllm, own_stack(server_env=AS_BY_DEFAULT) as stack:
         vllm.behave(ok(checked(20, delay_s=0.05)))
 
         def another(**changes: str) -> AbstractAsyncContextManager[str]:
@@ -62,7 +87,7 @@ async def test_replicas_are_replaced_one_after_the_other_and_no_request_fails(
                 **changes,
             }
             key = (stack.home / "byok.key").read_text().strip()
-            return server(open_folder, stack.database_url, stack.identity, grpc, key, **settings)
+            return server(folder, stack.database_url, stack.identity, grpc, key, **settings)
 
         await serve_from(stack, vllm.url)
         async with Load(stack) as load:
@@ -79,9 +104,9 @@ async def test_replicas_are_replaced_one_after_the_other_and_no_request_fails(
                 await until_healthy(stack, 2)
                 await load.more()
                 await load.end()
-        assert not load.failed
-        assert len(vllm.chats) == load.ended["chat"] + load.ended["stream"]
+        assert load.failed or len(vllm.chats) == load.ended["chat"] + load.ended["stream"]
         await stack.kill_server()  # to be over sooner
+        return load.failed
 
 
 async def until_healthy(stack: LocalStack, replicas: int) -> None:
