@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from types import TracebackType
 
-TICK_S = 0.25
+TICK_S = 0.05
 
 
 class Stalls:
@@ -44,9 +43,9 @@ class Stalls:
 def _waited_s() -> dict[Path, float]:
     """Return how long each thread of our children has waited for a core, where Linux tells it."""
     waited = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, IndexError):  # it may be gone meanwhile
-            if int((process / "stat").read_text().rpartition(")")[2].split()[1]) == os.getpid():
-                for thread in (process / "task").iterdir():
+    for ours in Path("/proc/self/task").glob("*/children"):
+        for child in ours.read_text().split():
+            with contextlib.suppress(OSError, IndexError):  # it may be gone meanwhile
+                for thread in Path(f"/proc/{child}/task").iterdir():
                     waited[thread] = int((thread / "schedstat").read_text().split()[1]) / 1e9
     return waited
