@@ -23,12 +23,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from databases import started
 from llmrouter_server.budget.ledger import BudgetState
 from llmrouter_server.budget.store import BudgetStore
 from llmrouter_server.runtime.database import Database
 from llmrouter_server.usage.period import month_of, months_later
 from llmrouter_server.usage.store import UsageStore
-from storage.started import started
 from usage_samples import model_ids, report
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import pytest
 from cryptography.fernet import Fernet
 from google.rpc import error_details_pb2, status_pb2
 
+from databases import started
 from llmrouter.v2 import (
     model_service_pb2,
     model_service_pb2_grpc,
@@ -29,7 +30,6 @@ from llmrouter_server.runtime.auth import Caller, Role
 from llmrouter_server.runtime.database import Database
 from llmrouter_server.runtime.grpc_server import make_server
 from llmrouter_server.runtime.interceptor import CallInterceptor
-from storage.started import started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from databases import started
 from llmrouter_server.runtime.database import Database
-from storage.started import started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from databases import started
 from llmrouter_server.audit.key_reads import ChainCheck, KeyRead
 from llmrouter_server.audit.log import AuditLog
 from llmrouter_server.audit.store import LIST_OF_USER, KeyReadStore, read_head, read_month
 from llmrouter_server.audit.verify import verify
 from llmrouter_server.errors import DomainError
 from llmrouter_server.runtime.database import Database
-from storage.started import started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

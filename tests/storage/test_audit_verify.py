@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from databases import started
 from llmrouter_server.audit.key_reads import KeyRead, Link, extend
 from llmrouter_server.audit.store import KeyReadStore
 from llmrouter_server.audit.verify import verify
 from llmrouter_server.runtime.command import CommandError
 from llmrouter_server.runtime.database import Database
-from storage.started import started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

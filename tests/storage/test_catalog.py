@@ -12,13 +12,13 @@ import grpc
 import pytest
 
 from catalog_things import ADMIN, changes_of, new_model, new_provider, read, update
+from databases import started
 from llmrouter_server.catalog.model import Model, ModelChanges
 from llmrouter_server.catalog.provider import Provider, ProviderChanges
 from llmrouter_server.catalog.snapshot import PowerLevel
 from llmrouter_server.catalog.store import LOCK_MODEL, LOCK_PROVIDER, CatalogStore
 from llmrouter_server.errors import DomainError
 from llmrouter_server.runtime.database import Database
-from storage.started import started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from catalog_things import ADMIN, new_model, new_provider
+from databases import started
 from llmrouter_server.catalog.model import Model, ModelChanges
 from llmrouter_server.catalog.provider import Provider, ProviderChanges
 from llmrouter_server.catalog.snapshot import CatalogModel, CatalogRule, PowerLevel, Snapshot
 from llmrouter_server.catalog.store import PRUNED_AT_ONCE, CatalogStore
 from llmrouter_server.errors import DomainError
 from llmrouter_server.runtime.database import Database
-from storage.started import started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from catalog_things import ADMIN, changes_of, new_model, new_provider, update
+from databases import started
 from llmrouter_server.catalog.model import Model, ModelChanges
 from llmrouter_server.catalog.snapshot import PowerLevel
 from llmrouter_server.catalog.store import LOCK_MODEL, LOCK_PROVIDER, CatalogStore
 from llmrouter_server.errors import DomainError
 from llmrouter_server.runtime.database import Database
-from storage.started import started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -12,6 +12,7 @@ import pytest
 import uuid_utils.compat as uuid_utils
 from prometheus_client import REGISTRY
 
+from databases import started
 from decision_samples import FACTS, PATIENCE_S, House, decided, keeping, written
 from llmrouter_server import errors
 from llmrouter_server.errors import DomainError
@@ -20,7 +21,6 @@ from llmrouter_server.routing.log import DecisionLog
 from llmrouter_server.routing.store import RoutingStore
 from llmrouter_server.runtime.database import Database
 from proxy import Proxy
-from storage.started import started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from databases import started
 from llmrouter.v2.health_pb2 import ProviderHealth, ProviderStatus
 from llmrouter.v2.health_service_pb2 import GetProviderHealthRequest, ListProviderHealthRequest
 from llmrouter_server import errors
@@ -22,7 +23,6 @@ from llmrouter_server.health.service import HealthService
 from llmrouter_server.health.store import HealthStore
 from llmrouter_server.health.window import MinuteReport
 from llmrouter_server.runtime.database import Database
-from storage.started import started
 from turns import in_one_go
 
 if TYPE_CHECKING:

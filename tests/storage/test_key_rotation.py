@@ -9,6 +9,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from custody import CANARY, NOT_TO_BE_SEEN
+from databases import started
 from llmrouter_server.byok import store
 from llmrouter_server.byok.cipher import PLATFORM_USER, Cipher, Credential
 from llmrouter_server.byok.platform import PlatformKeyStore
@@ -16,7 +17,6 @@ from llmrouter_server.byok.rotation import Rotation, Unreadable, rotate
 from llmrouter_server.byok.store import KeyStore
 from llmrouter_server.runtime.command import CommandError
 from llmrouter_server.runtime.database import Database
-from storage.started import started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
+from databases import started
 from llmrouter_server import errors
 from llmrouter_server.runtime import maintenance as maintenance_room
 from llmrouter_server.runtime.database import Database
 from llmrouter_server.runtime.maintenance import Maintenance
-from storage.started import started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
+from databases import started
 from llmrouter_server.runtime.database import Database
 from llmrouter_server.runtime.migrations import load
-from storage.started import started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -11,8 +11,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from databases import started
 from llmrouter_server.runtime.database import Database
-from storage.started import started
 from usage_samples import NOW, model_ids, quiet_recorder, report, usage_store
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from databases import started
 from llmrouter_server.budget.store import STATE
 from llmrouter_server.runtime.database import Database
 from llmrouter_server.usage.period import Period
@@ -23,7 +24,6 @@ from llmrouter_server.usage.store import (
     SPEND,
     SUMS,
 )
-from storage.started import started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from databases import started
 from llmrouter_server.runtime.database import Database
 from llmrouter_server.usage import upkeep as upkeep_module
 from llmrouter_server.usage.period import Period, month_of, months_later
 from llmrouter_server.usage.rollup import HOURLY_DAYS, Only
 from llmrouter_server.usage.store import ENSURE_PARTITION, PARTITIONS
 from llmrouter_server.usage.upkeep import REQUEST_DAYS, UsageUpkeep
-from storage.started import started
 from usage_samples import model_ids, report, usage_store
 
 if TYPE_CHECKING:
