@@ -42,8 +42,8 @@ HEADERS = {
 """All that a client may see."""
 MOST_EACH = 2
 TICK_S = 0.05
-LATE = 0.25
-"""The part of a provider's silence for which the machine may keep those waiting who are to hear it."""
+LATE_S = 0.5
+"""For how long the machine may keep those waiting who are to hear of silence, or of a quick failure."""
 MOST_PLAYS = 3
 
 Scenario = tuple[Row, str]
@@ -66,8 +66,8 @@ async def play_all(
 ) -> Mapping[str, Outcome | BaseException]:
     """Play them side by side, each in a world of its own; return what became of each, by its name.
 
-    impatient: the place of those that are about silence. One of them that fails while the machine keeps it waiting
-    says nothing: it is played again.
+    impatient: the place of those that are about silence. What fails while the machine keeps somebody waiting says
+    nothing, and is played again.
     """
     turn = asyncio.Semaphore(at_once)
     plays: dict[str, Coroutine[Any, Any, Outcome]] = {}
@@ -79,7 +79,7 @@ async def play_all(
                     try:
                         return await play(stack, world, *scenario)
                     except (AssertionError, TimeoutError):
-                        if late_s() < LATE * stack.silence_s:
+                        if late_s() < LATE_S:
                             raise
                 (world,) = await stack.new_worlds(1, tls=tls(stack))
             return await play(stack, world, *scenario)
