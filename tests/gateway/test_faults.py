@@ -152,7 +152,7 @@ async def test_too_much_is_sent_as_asked() -> None:
         stream = await ask(served, faults.huge(4_000_000), stream=True)
         assert max(map(len, stream.data)) > 4_000_000
         assert len((await ask(served, faults.huge_header())).header("x-huge") or "") == 100_000
-        assert len((await ask(served, faults.many_headers())).headers) > 5000
+        assert len((await ask(served, faults.many_headers())).headers) > 1000
 
 
 async def test_an_answer_may_not_be_what_was_asked_for() -> None:
