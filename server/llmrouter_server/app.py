@@ -41,6 +41,7 @@ from llmrouter_server.byok.store import KeyStore
 from llmrouter_server.byok.verification import KeyVerifier
 from llmrouter_server.catalog import live as live_catalog
 from llmrouter_server.catalog.live import LiveCatalog
+from llmrouter_server.catalog.past import PastSnapshots
 from llmrouter_server.catalog.service import ModelService, ProviderService
 from llmrouter_server.catalog.store import CatalogStore
 from llmrouter_server.gateway.access_log import AccessLog
@@ -229,7 +230,7 @@ def _build(
         "CredentialService": CredentialService(credentials),
         "AuditService": AuditService(reads, AdminChangeStore(database)),
         "SettingsService": SettingsService(SettingsStore(database), month_spend, users.forget),
-        "RoutingService": RoutingService(router, routing, decisions, catalog),
+        "RoutingService": RoutingService(router, routing, decisions, PastSnapshots(catalog, live.current)),
         "UsageService": UsageService(usage, recorder, _now, leaves_at),
     }
     jobs = _jobs(

@@ -15,6 +15,7 @@ from decision_samples import FACTS, House, decided, keeping, written
 from llmrouter.v2 import decision_pb2
 from llmrouter.v2.routing_service_pb2 import GetDecisionRequest, RouteRequest, RouteResponse
 from llmrouter_server.catalog.live import LiveCatalog
+from llmrouter_server.catalog.past import PastSnapshots
 from llmrouter_server.catalog.snapshot import PowerLevel, Snapshot
 from llmrouter_server.errors import DomainError
 from llmrouter_server.routing.eligibility import Exclusion, Need
@@ -66,7 +67,7 @@ class Door:
         live = LiveCatalog(house.catalog, lambda: False)
         users = UserStates(house.store.user_state, is_told=lambda: False, most=9)
         self.router = Router(live, users, self.health, self.log, platform_keys=house.platform_keys())
-        self._service = RoutingService(self.router, house.store, self.log, house.catalog)
+        self._service = RoutingService(self.router, house.store, self.log, PastSnapshots(house.catalog, live.current))
         self._context: Any = StubContext()
 
     async def route(self, user: UUID, **asked: Any) -> RouteResponse:
@@ -222,7 +223,7 @@ async def test_each_reason_is_told_with_its_figures(house: House, reason: Exclus
         capabilities=frozenset({"chat", "vision", "reasoning"}),
     )
     catalogue = Snapshot(snapshot.number, (replace(model, **of_model), other))
-    told = explain(*decided(catalogue, replace(FACTS, need=replace(need, **of_need), rule=RULE)))
+    told = await explain(*decided(catalogue, replace(FACTS, need=replace(need, **of_need), rule=RULE)))
     assert [each.rank for each in told.models] == [1, 0]
     assert decision_pb2.Exclusion.Name(told.models[1].exclusion) == f"EXCLUSION_{reason.value}"
     assert told.models[1].exclusion_detail == DETAILS[reason]
@@ -259,7 +260,7 @@ async def test_what_the_gateway_lacked_is_told_as_it_was(
     priced = replace(free, model_id=uuid4(), input_cost_per_1m=1.0, output_cost_per_1m=2.0)
     priced = replace(priced, provider_id=UUID(int=7), provider_name="p")
     facts = replace(FACTS, need=Need(free.power_level, **of_need), **of_facts)
-    told = explain(*decided(Snapshot(snapshot.number, (priced, free)), facts))
+    told = await explain(*decided(Snapshot(snapshot.number, (priced, free)), facts))
     assert [each.exclusion_detail for each in told.models] == ["", detail]
 
 
@@ -269,7 +270,7 @@ async def test_a_decision_of_the_gateway_is_told_later_with_what_it_asked_for(do
     asked = Asked(user, PowerLevel.ECO, frozenset(), 0, 3, ONE_MILLION_EACH, "chat")
     asked = replace(asked, model_name=sought.model_name, allow_fallbacks=True, needs_credential=True)
     routed = await door.router.route(asked)
-    told = explain(routed.record, routed.decision)
+    told = await explain(routed.record, routed.decision)
     assert (told.model_name, told.allow_fallbacks) == (sought.model_name, True)
     without = {each.provider_id for each in told.models if each.exclusion == decision_pb2.EXCLUSION_NO_CREDENTIAL}
     assert without == set(told.without_credential_provider_ids)
@@ -293,6 +294,15 @@ async def test_the_budget_and_what_came_of_it_are_told(door: Door, house: House)
 
 
 # --- as it was ---
+
+
+async def test_a_decision_by_the_catalogue_in_memory_is_told_without_reading_it(
+    door: Door, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = uuid4()
+    routed = await door.route(user, explain=True)
+    monkeypatch.setattr(house.catalog, "load_snapshot", None)
+    assert await door.get(routed.decision_id, user) == routed.explanation
 
 
 async def test_a_decision_is_told_as_in_its_answer_though_everything_has_changed_since(
@@ -341,4 +351,4 @@ async def test_spend_of_many_digits_is_told_the_same_twice(door: Door, house: Ho
     facts = replace(FACTS, budget_usd=Decimal("0.10"), spent_usd=Decimal("12345678901234.0123456789"))
     record, decision = decided(await house.catalog.load_snapshot(), facts)
     await house.keep((record, decision))
-    assert await door.get(str(record.id), record.user_id) == explain(record, decision)
+    assert await door.get(str(record.id), record.user_id) == await explain(record, decision)

@@ -12,10 +12,11 @@ import pytest
 
 from decision_samples import FACTS, House, decided, keep_four, keeping
 from llmrouter_server.catalog.live import LiveCatalog
+from llmrouter_server.catalog.past import MOST_KEPT
 from llmrouter_server.catalog.snapshot import CAPABILITIES, PowerLevel
 from llmrouter_server.errors import DomainError
 from llmrouter_server.routing.log import DecisionLog
-from llmrouter_server.routing.replay import MAX_SNAPSHOTS, Change, Replay, Replayer
+from llmrouter_server.routing.replay import Change, Replay, Replayer
 from llmrouter_server.routing.router import Asked, Router
 from llmrouter_server.routing.scoring import ONE_MILLION_EACH, Tokens, Weights
 from llmrouter_server.routing.state import UserStates
@@ -134,7 +135,7 @@ async def test_none_of_many_decisions_differs_though_prices_health_latencies_bud
     await log.stop()
     done = await replay(house)
     assert (done.replayed, done.differing, done.without_snapshot) == (made, [], 0)
-    assert (made + refused, made > 60, len(numbers) > MAX_SNAPSHOTS) == (320, True, True)
+    assert (made + refused, made > 60, len(numbers) > MOST_KEPT) == (320, True, True)
 
 
 async def test_only_the_decisions_of_the_period_are_made_again(house: House) -> None:

@@ -205,7 +205,7 @@ async def test_decisions_that_come_out_the_same_are_one_and_name_each_their_own_
     for routed, name in ((named, "a"), (unnamed, None), (other, "b")):
         assert rule_of(routed) == name
         assert RouteResponse.FromString(_answer(routed)).rule.rule_name == (name or "")
-        assert explain(routed.record, routed.decision).rule.rule_name == (name or "")
+        assert (await explain(routed.record, routed.decision)).rule.rule_name == (name or "")
         stored = json.loads(facts_to_json(routed.record.facts, routed.decision))
         assert facts_from_json(stored) == routed.record.facts
 
@@ -215,13 +215,13 @@ async def test_the_answer_and_the_explanation_name_the_rule_and_what_it_did() ->
     named = rule("only two", power_level=PowerLevel.ECO, weights=(0.0, 0.0, 1.0), provider_ids=only)
     routed = await ruled(named).route(PowerLevel.PRECISION)
     expected = decision_pb2.AppliedRule(rule_id=str(named.rule_id), rule_name="only two")
-    answer, told = RouteResponse.FromString(_answer(routed)), explain(routed.record, routed.decision)
+    answer, told = RouteResponse.FromString(_answer(routed)), await explain(routed.record, routed.decision)
     assert answer.rule == told.rule == expected
     assert (told.power_level, told.strategy, told.weights.quality) == (power_level_pb2.ECO, "balanced", 1)
     assert list(told.rule_provider_ids) == sorted(map(str, only))
     untold = await World().route()
     assert not RouteResponse.FromString(_answer(untold)).HasField("rule")
-    assert not explain(untold.record, untold.decision).HasField("rule")
+    assert not (await explain(untold.record, untold.decision)).HasField("rule")
 
 
 async def test_a_rule_about_the_time_holds_from_minute_to_minute_for_the_same_request() -> None:

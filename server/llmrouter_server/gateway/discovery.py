@@ -21,9 +21,10 @@ from llmrouter_server import errors
 from llmrouter_server.gateway.acceptance import SPREAD_S, Acceptance, Pair
 from llmrouter_server.gateway.clusters import Upstream, cluster_message, cluster_name, cluster_of, endpoint_of
 from llmrouter_server.gateway.envoy_api import Cluster, DiscoveryRequest, DiscoveryResponse
+from llmrouter_server.runtime.turns import in_turns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from uuid import UUID
 
     from llmrouter_server.runtime.interceptor import Context
@@ -171,7 +172,7 @@ class ClusterDiscovery:
         """Return those whose endpoint is no usable URL: what is wrong with one must not take the others from Envoy."""
         known = self._unusable & frozenset(found)
         fresh = frozenset(found) - frozenset(self._upstreams or ()) - known
-        unusable = [upstream async for upstream in _in_turns(fresh) if not _has_usable_endpoint(upstream)]
+        unusable = [upstream async for upstream in in_turns(fresh, AT_ONCE) if not _has_usable_endpoint(upstream)]
         if unusable:
             ids = sorted(str(upstream.provider_id) for upstream in unusable)
             log.error("providers whose endpoint is no usable URL get no cluster", extra={"provider_ids": ids})
@@ -189,7 +190,7 @@ class ClusterDiscovery:
                 return last
             known = last.packed if last is not None else {}
             fresh = [upstream for upstream in upstreams if upstream not in known]
-            made = {upstream: _pack(upstream, places) async for upstream in _in_turns(fresh)}
+            made = {upstream: _pack(upstream, places) async for upstream in in_turns(fresh, AT_ONCE)}
             packed = {upstream: made.get(upstream) or known[upstream] for upstream in upstreams}
             self._compiled[places] = Resources(
                 version=hashlib.sha256(b"".join(packed.values())).hexdigest()[:16],
@@ -270,14 +271,6 @@ class ClusterDiscovery:
 
     def _accept(self, names: Iterable[str], resources: Resources) -> None:
         self._acceptance.accept(resources.pairs[name] for name in names)
-
-
-async def _in_turns(upstreams: Iterable[Upstream]) -> AsyncIterator[Upstream]:
-    """Go through many, and let others have their turn now and then."""
-    for number, upstream in enumerate(upstreams):
-        if number % AT_ONCE == 0:
-            await asyncio.sleep(0)
-        yield upstream
 
 
 def _has_usable_endpoint(upstream: Upstream) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from llmrouter_server.health.window import MINUTE_S, WINDOW_MINUTES, MinuteReport, minute_of
+from llmrouter_server.runtime.turns import in_turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,9 +82,7 @@ class HealthStore:
         async with self._database.connection() as connection:
             rows = await connection.fetch(READ_PEERS, _moment(first), _moment(last), replica_id)
         reports: dict[UUID, list[MinuteReport]] = {}
-        for number, row in enumerate(rows):
-            if number % ROWS_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        async for row in in_turns(rows, ROWS_AT_ONCE):
             reports.setdefault(row["provider_id"], []).append(_report(row))
         return reports
 

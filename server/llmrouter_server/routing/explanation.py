@@ -8,23 +8,29 @@ from llmrouter.v2 import decision_pb2
 from llmrouter_server.catalog.power_level import power_level_message
 from llmrouter_server.routing.eligibility import Exclusion
 from llmrouter_server.runtime.messages import timestamp
+from llmrouter_server.runtime.turns import in_turns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from uuid import UUID
 
+    from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
+
     from llmrouter_server.catalog.snapshot import CatalogModel
-    from llmrouter_server.routing.eligibility import Need
     from llmrouter_server.routing.record import AppliedRule, DecisionRecord, Facts
     from llmrouter_server.routing.scoring import Scored
     from llmrouter_server.routing.selection import Decision
 
+    Verdicts = RepeatedCompositeFieldContainer[decision_pb2.ModelVerdict]
 
-def explain(record: DecisionRecord, decision: Decision) -> decision_pb2.Decision:
+VERDICTS_AT_ONCE = 50
+"""How many models are told of before others have their turn."""
+
+
+async def explain(record: DecisionRecord, decision: Decision) -> decision_pb2.Decision:
     """Write everything; the candidates by rank, then the excluded models by provider and name."""
     facts, need = record.facts, record.facts.need
-    excluded = sorted(decision.excluded, key=lambda pair: (pair[0].provider_name, pair[0].model_name))
-    return decision_pb2.Decision(
+    explained = decision_pb2.Decision(
         decision_id=str(record.id),
         user_id=str(record.user_id),
         decided_at=timestamp(record.decided_at),
@@ -54,11 +60,15 @@ def explain(record: DecisionRecord, decision: Decision) -> decision_pb2.Decision
         without_credential_provider_ids=_ids(need.without_credential),
         rule=rule_message(facts.rule),
         rule_provider_ids=_ids(need.rule_providers or ()),
-        models=[
-            *(_candidate(scored, rank, facts) for rank, scored in enumerate(decision.ranked, start=1)),
-            *(_excluded(model, reason, facts) for model, reason in excluded),
-        ],
     )
+    async for rank, scored in in_turns(enumerate(decision.ranked, start=1), VERDICTS_AT_ONCE):
+        _add_candidate(explained.models, scored, rank, facts)
+    excluded = sorted(decision.excluded, key=lambda pair: (pair[0].provider_name, pair[0].model_name))
+    async for model, reason in in_turns(excluded, VERDICTS_AT_ONCE):
+        verdict = _add_verdict(explained.models, model)
+        verdict.exclusion = decision_pb2.Exclusion.Value(f"EXCLUSION_{reason.value}")
+        verdict.exclusion_detail = _DETAILS[reason](model, facts)
+    return explained
 
 
 def rule_message(rule: AppliedRule | None) -> decision_pb2.AppliedRule | None:
@@ -70,25 +80,17 @@ def _ids(ids: Iterable[UUID]) -> list[str]:
     return sorted(map(str, ids))
 
 
-def _candidate(scored: Scored, rank: int, facts: Facts) -> decision_pb2.ModelVerdict:
-    verdict = _verdict(scored.model)
+def _add_candidate(verdicts: Verdicts, scored: Scored, rank: int, facts: Facts) -> None:
+    verdict = _add_verdict(verdicts, scored.model)
     verdict.rank = rank
     verdict.composite_score, verdict.cost_score = scored.composite, scored.cost
     verdict.latency_score, verdict.quality_score = scored.latency, scored.quality
     verdict.cost_usd, verdict.latency_ms = scored.cost_usd, scored.latency_ms
     verdict.latency_is_live = scored.model.model_id in facts.live_latencies
-    return verdict
 
 
-def _excluded(model: CatalogModel, reason: Exclusion, facts: Facts) -> decision_pb2.ModelVerdict:
-    verdict = _verdict(model)
-    verdict.exclusion = decision_pb2.Exclusion.Value(f"EXCLUSION_{reason.value}")
-    verdict.exclusion_detail = _detail(model, reason, facts)
-    return verdict
-
-
-def _verdict(model: CatalogModel) -> decision_pb2.ModelVerdict:
-    return decision_pb2.ModelVerdict(
+def _add_verdict(verdicts: Verdicts, model: CatalogModel) -> decision_pb2.ModelVerdict:
+    return verdicts.add(
         model_id=str(model.model_id),
         model_name=model.model_name,
         provider_id=str(model.provider_id),
@@ -97,25 +99,11 @@ def _verdict(model: CatalogModel) -> decision_pb2.ModelVerdict:
     )
 
 
-def _detail(model: CatalogModel, reason: Exclusion, facts: Facts) -> str:
-    need = facts.need
-    return {
-        Exclusion.MODEL_DISABLED: "the model is disabled",
-        Exclusion.PROVIDER_DISABLED: f"{model.provider_name} is disabled",
-        Exclusion.MODEL_NAME: f"{need.model_name} was asked for by name",
-        Exclusion.POWER_LEVEL: f"is {model.power_level.name}, {need.power_level.name} was routed for",
-        Exclusion.RULE_PROVIDER: f"the routing rule {facts.rule.name if facts.rule else ''} lets only others through",
-        Exclusion.OVER_BUDGET: (
-            f"costs {_price(model.input_cost_per_1m)} and {_price(model.output_cost_per_1m)} US dollars per million "
-            f"input and output tokens, and {_shortage(facts)}"
-        ),
-        Exclusion.KEY_REQUIRED: f"{model.provider_name} needs a key of the user's own, and there is no active one",
-        Exclusion.KEY_FAILING: f"{model.provider_name} refused the user's key in the last 15 minutes",
-        Exclusion.NO_CREDENTIAL: _no_credential(model, need),
-        Exclusion.CAPABILITY_MISSING: f"lacks {', '.join(sorted(need.capabilities - model.capabilities))}",
-        Exclusion.CONTEXT_TOO_SMALL: (f"holds {model.max_context_tokens} tokens, {need.context_tokens} were asked for"),
-        Exclusion.PROVIDER_UNHEALTHY: f"{model.provider_name} is unhealthy",
-    }[reason]
+def _over_budget(model: CatalogModel, facts: Facts) -> str:
+    return (
+        f"costs {_price(model.input_cost_per_1m)} and {_price(model.output_cost_per_1m)} US dollars per million "
+        f"input and output tokens, and {_shortage(facts)}"
+    )
 
 
 def _shortage(facts: Facts) -> str:
@@ -124,8 +112,8 @@ def _shortage(facts: Facts) -> str:
     return "what is left of the month's budget does not cover the request"
 
 
-def _no_credential(model: CatalogModel, need: Need) -> str:
-    if model.provider_id in need.failing_keys:
+def _no_credential(model: CatalogModel, facts: Facts) -> str:
+    if model.provider_id in facts.need.failing_keys:
         return f"{model.provider_name} refused the user's key in the last 15 minutes, and no other is put in its place"
     return f"{model.provider_name} takes no request without a key, and neither the user nor the operator has one there"
 
@@ -133,3 +121,30 @@ def _no_credential(model: CatalogModel, need: Need) -> str:
 def _price(dollars: float) -> str:
     """Write a price, which has at most four decimals."""
     return f"{dollars:.4f}".rstrip("0").rstrip(".")
+
+
+_DETAILS: Mapping[Exclusion, Callable[[CatalogModel, Facts], str]] = {
+    Exclusion.MODEL_DISABLED: lambda _model, _facts: "the model is disabled",
+    Exclusion.PROVIDER_DISABLED: lambda model, _facts: f"{model.provider_name} is disabled",
+    Exclusion.MODEL_NAME: lambda _model, facts: f"{facts.need.model_name} was asked for by name",
+    Exclusion.POWER_LEVEL: lambda model, facts: (
+        f"is {model.power_level.name}, {facts.need.power_level.name} was routed for"
+    ),
+    Exclusion.RULE_PROVIDER: lambda _model, facts: (
+        f"the routing rule {facts.rule.name if facts.rule else ''} lets only others through"
+    ),
+    Exclusion.OVER_BUDGET: _over_budget,
+    Exclusion.KEY_REQUIRED: lambda model, _facts: (
+        f"{model.provider_name} needs a key of the user's own, and there is no active one"
+    ),
+    Exclusion.KEY_FAILING: lambda model, _facts: f"{model.provider_name} refused the user's key in the last 15 minutes",
+    Exclusion.NO_CREDENTIAL: _no_credential,
+    Exclusion.CAPABILITY_MISSING: lambda model, facts: (
+        f"lacks {', '.join(sorted(facts.need.capabilities - model.capabilities))}"
+    ),
+    Exclusion.CONTEXT_TOO_SMALL: lambda model, facts: (
+        f"holds {model.max_context_tokens} tokens, {facts.need.context_tokens} were asked for"
+    ),
+    Exclusion.PROVIDER_UNHEALTHY: lambda model, _facts: f"{model.provider_name} is unhealthy",
+}
+"""What is told of an excluded model, by the reason."""

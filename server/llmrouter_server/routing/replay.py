@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from llmrouter_server import errors
+from llmrouter_server.catalog.past import PastSnapshots
 from llmrouter_server.catalog.store import CatalogStore
 from llmrouter_server.routing.record import EPOCH, choices_of, record_from_row
 from llmrouter_server.routing.store import RoutingStore
@@ -19,14 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from uuid import UUID
 
-    from llmrouter_server.catalog.snapshot import Snapshot
     from llmrouter_server.routing.record import DecisionRecord
     from llmrouter_server.routing.scoring import Scored, Weights
     from llmrouter_server.routing.selection import Decision
 
 PAGE = 500
-MAX_SNAPSHOTS = 8
-"""How many are kept in memory; decisions come in the order of time, so the newest ones are used most."""
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What comes of reading and making again a row that somebody else has written."""
 
@@ -90,8 +87,7 @@ class Replayer:
     """Reads decisions page by page, in the order of time."""
 
     def __init__(self, store: RoutingStore, catalog: CatalogStore) -> None:
-        self._store, self._catalog = store, catalog
-        self._snapshots: OrderedDict[int, Snapshot] = OrderedDict()
+        self._store, self._snapshots = store, PastSnapshots(catalog)
 
     async def replay(
         self,
@@ -123,7 +119,7 @@ class Replayer:
     async def _again(self, row: Mapping[str, Any], weights: Weights | None) -> Change | None:
         """Make one again and return what the weights would change; DiffersError."""
         record = record_from_row(row)
-        snapshot = await self._snapshot(record.snapshot_number)
+        snapshot = await self._snapshots.get(record.snapshot_number)
         again = record.facts.decide(snapshot.models)
         if not _is_same(record, again):
             raise DiffersError
@@ -139,14 +135,6 @@ class Replayer:
             for row in page:
                 yield row
             after = (page[-1]["decided_at"], page[-1]["id"])
-
-    async def _snapshot(self, number: int) -> Snapshot:
-        if number not in self._snapshots:
-            self._snapshots[number] = await self._catalog.load_snapshot(number)
-            if len(self._snapshots) > MAX_SNAPSHOTS:
-                self._snapshots.popitem(last=False)
-        self._snapshots.move_to_end(number)
-        return self._snapshots[number]
 
 
 def _is_same(record: DecisionRecord, again: Decision) -> bool:

@@ -22,6 +22,7 @@ from llmrouter_server.routing.state import NO_KEYS, NOBODY
 from llmrouter_server.rules.condition import Situation
 from llmrouter_server.rules.matching import ActiveRules
 from llmrouter_server.runtime import telemetry
+from llmrouter_server.runtime.turns import in_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -197,8 +198,11 @@ class Router:
             free_only=user.is_over_budget,
             without_credential=find_unpayable(snapshot.providers, user.sealed_keys, platform, failing),
         )
-        by_level = (select_eligible(snapshot.models, replace(need, power_level=level)) for level in PowerLevel)
-        return [model for eligibility in by_level for model in eligibility.candidates]
+        usable: list[CatalogModel] = []
+        async for level in in_turns(PowerLevel, 1):
+            models = [model for model in snapshot.models if model.power_level is level]
+            usable += select_eligible(models, replace(need, power_level=level)).candidates
+        return usable
 
     def _make(
         self, asked: Asked, user: UserState, snapshot: Snapshot, view: HealthView, platform: Mapping[UUID, KeptKey]

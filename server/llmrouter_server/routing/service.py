@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
+    from llmrouter_server.catalog.past import PastSnapshots
     from llmrouter_server.catalog.snapshot import CatalogModel
-    from llmrouter_server.catalog.store import CatalogStore
     from llmrouter_server.routing.log import DecisionLog
     from llmrouter_server.routing.record import DecisionRecord
     from llmrouter_server.routing.router import Routed, Router
@@ -54,8 +54,8 @@ def _request(sent: bytes) -> routing_service_pb2.RouteRequest:
 class RoutingService(routing_service_pb2_grpc.RoutingServiceServicer):
     """Decides which model to use, and says why."""
 
-    def __init__(self, router: Router, store: RoutingStore, log: DecisionLog, catalog: CatalogStore) -> None:
-        self._router, self._store, self._log, self._catalog = router, store, log, catalog
+    def __init__(self, router: Router, store: RoutingStore, log: DecisionLog, snapshots: PastSnapshots) -> None:
+        self._router, self._store, self._log, self._snapshots = router, store, log, snapshots
 
     @reads(lambda sent: (_request(sent), sent))
     async def Route(  # type: ignore[override] # see reads
@@ -65,7 +65,7 @@ class RoutingService(routing_service_pb2_grpc.RoutingServiceServicer):
         routed = await self._router.route(_asked(current_caller().acts_for(request.user_id), sent))
         if not request.explain:
             return _answer(routed)
-        explanation = explain(routed.record, routed.decision)
+        explanation = await explain(routed.record, routed.decision)
         return _answer(routed) + routing_service_pb2.RouteResponse(explanation=explanation).SerializeToString()
 
     async def GetDecision(
@@ -78,8 +78,8 @@ class RoutingService(routing_service_pb2_grpc.RoutingServiceServicer):
         record = self._log.find(decision_id) or await self._store.find_decision(decision_id)
         if record.user_id != caller.user_id and not caller.roles & {Role.ADMIN, Role.SERVICE}:
             raise errors.not_found("decision")
-        snapshot = await self._catalog.load_snapshot(record.snapshot_number)
-        return explain(record, record.facts.decide(snapshot.models))
+        snapshot = await self._snapshots.get(record.snapshot_number)
+        return await explain(record, record.facts.decide(snapshot.models))
 
 
 @_kept
