@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import uuid
@@ -13,8 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrouter_server import errors
-from llmrouter_server.usage.export import CHUNK_BYTES, HEADER, INCOMPLETE, PAGE_ROWS, export, safe
+from llmrouter_server.usage import export as export_module
+from llmrouter_server.usage.export import (
+    CHUNK_BYTES,
+    HEADER,
+    INCOMPLETE,
+    PAGE_ROWS,
+    READING_AT_ONCE,
+    Line,
+    export,
+    safe,
+)
 from llmrouter_server.usage.record import StoredRecord
+from turns import in_one_go
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +79,7 @@ def many(count: int) -> list[StoredRecord]:
 
 
 async def exported(pages: Pages) -> list[bytes]:
-    return [chunk async for chunk in export(pages.read)]
+    return [chunk async for chunk in export(pages.read, asyncio.Lock())]
 
 
 def rows_of(chunks: Sequence[bytes]) -> list[list[str]]:
@@ -137,10 +149,51 @@ async def test_pages_follow_each_other_and_chunks_stay_small(count: int) -> None
 
 async def test_only_as_much_is_read_as_is_taken() -> None:
     pages = Pages(many(3 * PAGE_ROWS))
-    chunks = export(pages.read)
+    chunks = export(pages.read, asyncio.Lock())
     await anext(chunks)
     assert len(pages.asked) == 1
     await chunks.aclose()
+
+
+async def test_many_exports_at_once_hold_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    writing, records = asyncio.Lock(), many(200)
+
+    async def whole() -> list[bytes]:
+        return [chunk async for chunk in export(Pages(records).read, writing)]
+
+    async with in_one_go() as rows:
+        monkeypatch.setattr(export_module, "row_of", rows.counted(export_module.row_of))
+        exports = await asyncio.gather(*(whole() for _ in range(20)))
+    assert rows.all == 20 * 200
+    assert rows.most < 100
+    assert all(len(rows_of(chunks)) == 201 for chunks in exports)
+
+
+async def test_a_few_read_at_once_and_each_for_another_user() -> None:
+    line, reading, done = Line(), list[int](), list[int]()
+
+    async def read(user: int) -> None:
+        async with line.reading(uuid.UUID(int=user)):
+            reading.append(user)
+            assert len(reading) == len(set(reading)) <= READING_AT_ONCE
+            for _ in range(5):
+                await asyncio.sleep(0)
+            reading.remove(user)
+            done.append(user)
+
+    await asyncio.gather(*(read(user) for user in (*[1] * 20, *range(2, 12))))
+    assert sorted(done) == [*[1] * 20, *range(2, 12)]
+    assert done.index(11) < done.index(1, done.index(1) + 4)  # who asks for many waits for the others, not they for it
+
+
+async def test_who_gives_up_waiting_keeps_nobody_from_reading() -> None:
+    line = Line()
+    async with line.reading(uuid.UUID(int=1)):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0), line.reading(uuid.UUID(int=1)):
+                pass
+    async with asyncio.timeout(10), line.reading(uuid.UUID(int=1)):
+        pass
 
 
 async def test_an_export_that_breaks_off_says_so_in_its_last_row() -> None:

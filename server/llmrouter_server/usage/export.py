@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import logging
 import unicodedata
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -18,8 +21,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONTENT_TYPE = "text/csv; charset=utf-8"
-CHUNK_BYTES = 65_536
+CHUNK_BYTES = 8192
 PAGE_ROWS = 1000
+READING_AT_ONCE = 4
+"""How many exports of a process may read a page at the same time, each of another user."""
 HEADER = (
     "occurred_at",
     "usage_id",
@@ -49,10 +54,29 @@ INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 """Categories of characters that one does not see."""
 
 
+class Line:
+    """Where the exports of a process wait for each other, however many there are.
+
+    Nobody waits for a client that reads slowly: what is held is held while a page is read or a chunk is written.
+    """
+
+    def __init__(self) -> None:
+        self.writing = asyncio.Lock()
+        self._reading = asyncio.Semaphore(READING_AT_ONCE)
+        self._of_users: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def reading(self, user_id: UUID) -> AsyncIterator[None]:
+        """Wait until a page of this user's may be read."""
+        own = self._of_users.setdefault(user_id, asyncio.Lock())
+        async with own, self._reading:
+            yield
+
+
 async def export(
-    read: Callable[[tuple[datetime, UUID] | None], Awaitable[Sequence[StoredRecord]]],
+    read: Callable[[tuple[datetime, UUID] | None], Awaitable[Sequence[StoredRecord]]], writing: asyncio.Lock
 ) -> AsyncIterator[bytes]:
-    """Write records as CSV in chunks of about 64 KiB, a header first.
+    """Write records as CSV in chunks of about 8 KiB, a header first; with each chunk others have their turn.
 
     `read` gets a page of PAGE_ROWS records, from after the last one of the page before. A failure of the first page is
     raised, since nothing has been sent by then; after that, the last row says that the export is incomplete.
@@ -61,10 +85,9 @@ async def export(
     sheet = Sheet()
     sheet.write(HEADER)
     while True:
-        for record in page:
-            sheet.write(row_of(record))
-            if sheet.size >= CHUNK_BYTES:
-                yield sheet.take()
+        records = iter(page)
+        while await _fill(sheet, records, writing):
+            yield sheet.take()
         if len(page) < PAGE_ROWS:
             break
         try:
@@ -75,6 +98,17 @@ async def export(
             break
     if sheet.size:
         yield sheet.take()
+
+
+async def _fill(sheet: Sheet, records: Iterable[StoredRecord], writing: asyncio.Lock) -> bool:
+    """Write until there is a chunk, or until no record is left: then False."""
+    async with writing:  # or all exports would have a chunk written in the same turn
+        await asyncio.sleep(0)
+        for record in records:
+            sheet.write(row_of(record))
+            if sheet.size >= CHUNK_BYTES:
+                return True
+    return False
 
 
 class Sheet:
@@ -133,6 +167,8 @@ def safe(text: str) -> str:
     Spreadsheets overlook what one cannot see, and take full-width signs for the plain ones.
     Source: OWASP, CSV Injection.
     """
+    if text[:1].isascii() and text[:1].isalnum():
+        return text
     seen = next((letter for letter in text if unicodedata.category(letter) not in INVISIBLE), "")
     is_formula = unicodedata.normalize("NFKC", seen) in FORMULA or seen == "\N{MINUS SIGN}"
     return f"'{text}" if is_formula or text[:1] in CUT_OFF else text

@@ -18,7 +18,7 @@ from llmrouter_server.runtime.fields import Fields
 from llmrouter_server.runtime.interceptor import current_caller
 from llmrouter_server.runtime.messages import timestamp
 from llmrouter_server.usage.analytics import each_day, each_hour
-from llmrouter_server.usage.export import CONTENT_TYPE, PAGE_ROWS, export
+from llmrouter_server.usage.export import CONTENT_TYPE, PAGE_ROWS, Line, export
 from llmrouter_server.usage.period import read_last_days
 from llmrouter_server.usage.record import SUCCESS, USER_KEY, Receipt, Report
 from llmrouter_server.usage.requests import (
@@ -62,6 +62,7 @@ class UsageService(usage_service_pb2_grpc.UsageServiceServicer):
     ) -> None:
         """`leaves_at` tells when this process will end what is not done by then, in the loop's time."""
         self._store, self._recorder, self._now, self._leaves_at = store, recorder, now, leaves_at
+        self._line = Line()
 
     async def GetUsage(
         self, request: usage_service_pb2.GetUsageRequest, _context: Context
@@ -114,12 +115,12 @@ class UsageService(usage_service_pb2_grpc.UsageServiceServicer):
 
         async def read(before: Place | None) -> Sequence[StoredRecord]:
             last_words_at = min(ends_at, self._leaves_at()) - LAST_WORDS_S
-            async with asyncio.timeout_at(last_words_at if before else None):
+            async with asyncio.timeout_at(last_words_at if before else None), self._line.reading(user_id):
                 return await self._store.records(user_id, period, only, status=status, before=before, limit=PAGE_ROWS)
 
         name = f"llmrouter-usage-{period.first}-{period.last}.csv"
         is_first = True
-        async for chunk in export(read):
+        async for chunk in export(read, self._line.writing):
             if is_first:
                 await context.send_initial_metadata((("content-disposition", f'attachment; filename="{name}"'),))
                 is_first = False

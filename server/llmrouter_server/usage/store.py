@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from llmrouter_server import errors
+from llmrouter_server.runtime.turns import in_turns
 from llmrouter_server.usage.period import month_of
 from llmrouter_server.usage.record import Receipt, StoredRecord, UsageRecord
 from llmrouter_server.usage.rollup import Sum, UsageSum
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from llmrouter_server.usage.rollup import Only
 
 log = logging.getLogger(__name__)
+
+ROWS_AT_ONCE = 100
+"""How many rows are made records before others have their turn."""
 
 RECORD = "select * from llm_usage_record($1, $2)"
 
@@ -177,7 +181,7 @@ class UsageStore:
             rows = await connection.fetch(
                 RECORDS, user_id, period.start, moment, usage_id, *astuple(only), status, limit
             )
-        return [StoredRecord(**row) for row in rows]
+        return [StoredRecord(**row) async for row in in_turns(rows, ROWS_AT_ONCE)]
 
 
 def _log_overdrawn(reports: Mapping[UUID, Report], stored: Iterable[Any]) -> None:
