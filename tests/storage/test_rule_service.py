@@ -20,6 +20,7 @@ from llmrouter.v2.routing_rule_service_pb2 import (
 )
 from llmrouter_server.catalog.snapshot import CatalogRule, PowerLevel
 from llmrouter_server.catalog.store import CatalogStore
+from llmrouter_server.rules.rule import MOST_ACTIVE
 from storage.catalog_house import ADMIN, CALLERS, House, Refusal, call, create_provider, open_house, refusal
 
 if TYPE_CHECKING:
@@ -104,6 +105,27 @@ async def test_an_inactive_rule_is_in_no_snapshot(house: House) -> None:
     rule = await create(house, is_active=False)
     assert await in_snapshot(house, rule) is None
     assert await in_snapshot(house, await update(house, rule, is_active=True)) is not None
+
+
+async def test_so_many_rules_may_be_active_and_no_more(migrated_database: Callable[[], Awaitable[str]]) -> None:
+    async with open_house(await migrated_database()) as house:
+        first = await create(house)
+        async with house.database.connection() as connection:
+            await connection.execute(
+                "insert into llm_routing_rules (rule_name, config)"
+                " select 'filled ' || n, jsonb_build_object('power_level', 'ECO') from generate_series(1, $1::int) n",
+                MOST_ACTIVE - 2,
+            )
+        at_once = await asyncio.gather(*(create(house) for _ in range(5)), return_exceptions=True)
+        assert sum(isinstance(each, grpc.aio.AioRpcError) for each in at_once) == 4
+        waiting = await create(house, is_active=False)
+        for too_many in (create(house), update(house, waiting, is_active=True)):
+            assert (await refusal(too_many))[1:3] == ("INVALID_FIELD", ["is_active"])
+        await update(house, first, priority=7)
+        await update(house, first, is_active=False)
+        assert (await update(house, waiting, is_active=True)).is_active
+        assert (await refusal(update(house, first, is_active=True))).fields == ["is_active"]
+        assert len((await CatalogStore(house.database).load_snapshot()).rules) == MOST_ACTIVE
 
 
 async def test_all_that_is_wrong_with_a_rule_is_told_at_once(house: House) -> None:

@@ -21,8 +21,11 @@ from llmrouter_server.routing.explanation import explain
 from llmrouter_server.routing.record import AppliedRule, facts_from_json, facts_to_json
 from llmrouter_server.routing.scoring import Tokens, Weights
 from llmrouter_server.routing.service import _answer
+from llmrouter_server.rules import condition as condition_module
 from llmrouter_server.rules.matching import ActiveRules
+from llmrouter_server.rules.rule import MOST_ACTIVE
 from llmrouter_server.settings.preferences import Preferences, RoutingConfig
+from turns import in_one_go
 from unit.routing_world import LOCAL, NEW_USER, NOW, OPENROUTER, USER, World, asked, fates, names, over_budget
 from unit.seed_catalog import MODELS
 
@@ -191,6 +194,21 @@ async def test_over_the_budget_only_free_eco_models_are_left_whatever_it_says() 
 
 
 # --- what is remembered ---
+
+
+async def test_the_conditions_of_many_rules_are_compiled_one_at_a_time_and_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rules = [rule(f"{n}", condition=f'task_type == "many {n}"', power_level=PowerLevel.ECO) for n in range(MOST_ACTIVE)]
+    router = ruled(*rules).router()
+    async with in_one_go() as compiled:
+        monkeypatch.setattr(condition_module, "_compile", compiled.counted(condition_module._compile))
+        routed = await router.route(asked(task_type=f"many {MOST_ACTIVE - 1}"))
+        assert rule_of(routed) == f"{MOST_ACTIVE - 1}"
+        assert (compiled.most, compiled.all) == (1, MOST_ACTIVE)
+        for changed in (rules[1:], rules):
+            await ruled(*changed).route()
+        assert compiled.all == MOST_ACTIVE
 
 
 async def test_decisions_that_come_out_the_same_are_one_and_name_each_their_own_rule() -> None:

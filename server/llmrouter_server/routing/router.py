@@ -20,7 +20,7 @@ from llmrouter_server.routing.record import AppliedRule, DecisionRecord, Facts, 
 from llmrouter_server.routing.scoring import ONE_MILLION_EACH, PRESETS, Tokens, Weights
 from llmrouter_server.routing.state import NO_KEYS, NOBODY
 from llmrouter_server.rules.condition import Situation
-from llmrouter_server.rules.matching import ActiveRules
+from llmrouter_server.rules.matching import ActiveRules, prepare
 from llmrouter_server.runtime import telemetry
 from llmrouter_server.runtime.turns import in_turns
 
@@ -147,6 +147,8 @@ class Router:
         """Decide, and have the decision kept. NO_ELIGIBLE_MODEL; BUDGET_EXCEEDED."""
         user = await self._users.get(asked.user_id)
         snapshot = await self._catalog.current()
+        if snapshot is not self._snapshot:
+            await prepare(snapshot.rules)
         platform = await self._platform_keys.current() if asked.needs_credential else NO_KEYS
         view = self._health.view()
         made = self._made.get(id(asked))

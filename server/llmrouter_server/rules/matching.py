@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING
 
 from llmrouter_server.rules.condition import Condition, ConditionError, NotEvaluatedError, bind, compile_condition
 from llmrouter_server.runtime import telemetry
+from llmrouter_server.runtime.turns import in_turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +21,14 @@ log = logging.getLogger(__name__)
 
 LOG_EVERY_S = 60.0
 """A rule that cannot be evaluated is counted each time, and logged no more often than this."""
+
+
+async def prepare(rules: Sequence[CatalogRule]) -> None:
+    """Compile the conditions that are not yet, each with a turn for others: the rules are ready at once after it."""
+    async for rule in in_turns(rules, 1):
+        if rule.condition:
+            with contextlib.suppress(ConditionError):
+                compile_condition(rule.condition)
 
 
 class ActiveRules:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from llmrouter_server.catalog.snapshot import PowerLevel
 
 DEFAULT_PRIORITY = 50
+MOST_ACTIVE = 200
+"""Active rules at the same time: every one may be tried for each request."""
 
 
 @dataclass(frozen=True, slots=True)

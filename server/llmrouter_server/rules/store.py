@@ -10,7 +10,7 @@ import asyncpg
 from llmrouter_server import errors
 from llmrouter_server.audit.changes import Change, differing, record_change
 from llmrouter_server.catalog.snapshot import PowerLevel
-from llmrouter_server.rules.rule import Definition, Rule, RuleWeights
+from llmrouter_server.rules.rule import MOST_ACTIVE, Definition, Rule, RuleWeights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +46,10 @@ returning {_RULE}"""  # noqa: S608 - a constant list of columns
 
 DELETE = "delete from llm_routing_rules where id = $1"
 
+# Whoever activates a rule waits for whoever does so now, and counts what has come of it; readers wait for nobody.
+LOCK_ALL = "lock table llm_routing_rules in share row exclusive mode"
+COUNT_ACTIVE = "select count(*) from llm_routing_rules where is_active"
+
 # Providers are never erased: what is there now stays.
 MISSING_PROVIDERS = """
 select wanted.id from unnest($1::uuid[]) as wanted (id)
@@ -72,10 +76,16 @@ class RuleStore:
             return _rule(await connection.fetchrow(GET, rule_id))
 
     async def create(self, definition: Definition, *, admin_id: UUID) -> Rule:
-        """Create a rule. INVALID_FIELD when it has no effect or a provider is unknown; ALREADY_EXISTS: the name is."""
+        """Create a rule.
+
+        INVALID_FIELD when it has no effect, a provider is unknown, or 200 are active already; ALREADY_EXISTS: the name
+        is.
+        """
         try:
             async with self._database.transaction() as connection:
                 await _check(connection, definition)
+                if definition.is_active:
+                    await _have_room(connection)
                 rule = _rule(await connection.fetchrow(INSERT, *_values(definition)))
                 change = Change(
                     admin_id=admin_id,
@@ -102,6 +112,8 @@ class RuleStore:
                 before, after = differing(rule.definition.facts(), wanted.facts())
                 if after:
                     await _check(connection, wanted)
+                    if wanted.is_active and not rule.definition.is_active:
+                        await _have_room(connection)
                     rule = _rule(await connection.fetchrow(UPDATE, rule_id, *_values(wanted)))
                     change = Change(
                         admin_id=admin_id,
@@ -147,6 +159,12 @@ async def _check(connection: Any, definition: Definition) -> None:  # noqa: ANN4
     missing = await connection.fetch(MISSING_PROVIDERS, definition.provider_ids) if definition.provider_ids else ()
     if missing:
         raise errors.invalid(*(("provider_ids", f"there is no provider {row['id']}") for row in missing))
+
+
+async def _have_room(connection: Any) -> None:  # noqa: ANN401 - asyncpg has no types
+    await connection.execute(LOCK_ALL)
+    if await connection.fetchval(COUNT_ACTIVE) >= MOST_ACTIVE:
+        raise errors.invalid(("is_active", f"at most {MOST_ACTIVE} rules may be active: deactivate or erase one first"))
 
 
 def _values(definition: Definition) -> Sequence[object]:
