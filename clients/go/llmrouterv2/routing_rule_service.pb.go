@@ -195,7 +195,7 @@ type CreateRoutingRuleRequest struct {
 	RuleName string `protobuf:"bytes,1,opt,name=rule_name,json=ruleName,proto3" json:"rule_name,omitempty"`
 	// 0 to 1000. Default 50.
 	Priority *uint32 `protobuf:"varint,2,opt,name=priority,proto3,oneof" json:"priority,omitempty"`
-	// Whether it takes part in routing. Default true.
+	// Whether it takes part in routing, which at most 200 rules do. Default true.
 	IsActive *bool `protobuf:"varint,3,opt,name=is_active,json=isActive,proto3,oneof" json:"is_active,omitempty"`
 	// When the rule holds: a CEL expression of type bool, at most 1,000 characters. Default: always.
 	Condition string `protobuf:"bytes,4,opt,name=condition,proto3" json:"condition,omitempty"`

@@ -44,7 +44,8 @@ type RoutingRuleServiceClient interface {
 	// Creates a routing rule. Answers HTTP 201.
 	//
 	// Errors: INVALID_FIELD, also for a condition that does not parse, is not of type bool or could take too long, for a
-	// provider that does not exist, and for a rule without any effect; ALREADY_EXISTS when the name is taken.
+	// provider that does not exist, for a rule without any effect, and for one more than 200 active rules;
+	// ALREADY_EXISTS when the name is taken.
 	CreateRoutingRule(ctx context.Context, in *CreateRoutingRuleRequest, opts ...grpc.CallOption) (*RoutingRule, error)
 	// Changes the given fields of a routing rule and leaves the others as they are.
 	//
@@ -133,7 +134,8 @@ type RoutingRuleServiceServer interface {
 	// Creates a routing rule. Answers HTTP 201.
 	//
 	// Errors: INVALID_FIELD, also for a condition that does not parse, is not of type bool or could take too long, for a
-	// provider that does not exist, and for a rule without any effect; ALREADY_EXISTS when the name is taken.
+	// provider that does not exist, for a rule without any effect, and for one more than 200 active rules;
+	// ALREADY_EXISTS when the name is taken.
 	CreateRoutingRule(context.Context, *CreateRoutingRuleRequest) (*RoutingRule, error)
 	// Changes the given fields of a routing rule and leaves the others as they are.
 	//

@@ -1146,7 +1146,7 @@ export interface CreateRoutingRuleRequest {
   rule_name: string;
   /** 0 to 1000. Default 50. */
   priority?: number | null;
-  /** Whether it takes part in routing. Default true. */
+  /** Whether it takes part in routing, which at most 200 rules do. Default true. */
   is_active?: boolean | null;
   /** When the rule holds: a CEL expression of type bool, at most 1,000 characters. Default: always. */
   condition?: string | null;
@@ -1514,7 +1514,8 @@ export const listRoutingRules = /* @__PURE__ */ paged<ListRoutingRulesRequest, L
  * Answers HTTP 201.
  *
  * Errors: INVALID_FIELD, also for a condition that does not parse, is not of type bool or could take too long,
- * for a provider that does not exist, and for a rule without any effect; ALREADY_EXISTS when the name is taken.
+ * for a provider that does not exist, for a rule without any effect, and for one more than 200 active rules;
+ * ALREADY_EXISTS when the name is taken.
  */
 export const createRoutingRule = /* @__PURE__ */ operation<CreateRoutingRuleRequest, RoutingRule>("POST", "/api/v2/llm/rules");
 

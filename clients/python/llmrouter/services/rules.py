@@ -104,12 +104,12 @@ class RoutingRuleService:
         Answers HTTP 201.
 
         Errors: INVALID_FIELD, also for a condition that does not parse, is not of type bool or could take too
-        long, for a provider that does not exist, and for a rule without any effect; ALREADY_EXISTS when the
-        name is taken.
+        long, for a provider that does not exist, for a rule without any effect, and for one more than 200
+        active rules; ALREADY_EXISTS when the name is taken.
 
         rule_name: Unique name, 1 to 100 characters.
         priority: 0 to 1000. Default 50.
-        is_active: Whether it takes part in routing. Default true.
+        is_active: Whether it takes part in routing, which at most 200 rules do. Default true.
         condition: When the rule holds: a CEL expression of type bool, at most 1,000 characters. Default:
             always.
         power_level: The power level to route for. Default: the rule leaves it as it is.
@@ -282,12 +282,12 @@ class AsyncRoutingRuleService:
         Answers HTTP 201.
 
         Errors: INVALID_FIELD, also for a condition that does not parse, is not of type bool or could take too
-        long, for a provider that does not exist, and for a rule without any effect; ALREADY_EXISTS when the
-        name is taken.
+        long, for a provider that does not exist, for a rule without any effect, and for one more than 200
+        active rules; ALREADY_EXISTS when the name is taken.
 
         rule_name: Unique name, 1 to 100 characters.
         priority: 0 to 1000. Default 50.
-        is_active: Whether it takes part in routing. Default true.
+        is_active: Whether it takes part in routing, which at most 200 rules do. Default true.
         condition: When the rule holds: a CEL expression of type bool, at most 1,000 characters. Default:
             always.
         power_level: The power level to route for. Default: the rule leaves it as it is.

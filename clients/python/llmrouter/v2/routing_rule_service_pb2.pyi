@@ -122,7 +122,7 @@ class CreateRoutingRuleRequest(_message.Message):
     priority: _builtins.int
     """0 to 1000. Default 50."""
     is_active: _builtins.bool
-    """Whether it takes part in routing. Default true."""
+    """Whether it takes part in routing, which at most 200 rules do. Default true."""
     condition: _builtins.str
     """When the rule holds: a CEL expression of type bool, at most 1,000 characters. Default: always."""
     power_level: _power_level_pb2.PowerLevel.ValueType

@@ -91,7 +91,8 @@ class RoutingRuleServiceServicer:
         """Creates a routing rule. Answers HTTP 201.
 
         Errors: INVALID_FIELD, also for a condition that does not parse, is not of type bool or could take too long, for a
-        provider that does not exist, and for a rule without any effect; ALREADY_EXISTS when the name is taken.
+        provider that does not exist, for a rule without any effect, and for one more than 200 active rules;
+        ALREADY_EXISTS when the name is taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

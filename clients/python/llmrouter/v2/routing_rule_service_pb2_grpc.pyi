@@ -50,7 +50,8 @@ class RoutingRuleServiceStub:
     """Creates a routing rule. Answers HTTP 201.
 
     Errors: INVALID_FIELD, also for a condition that does not parse, is not of type bool or could take too long, for a
-    provider that does not exist, and for a rule without any effect; ALREADY_EXISTS when the name is taken.
+    provider that does not exist, for a rule without any effect, and for one more than 200 active rules;
+    ALREADY_EXISTS when the name is taken.
     """
     UpdateRoutingRule: _grpc.UnaryUnaryMultiCallable[_routing_rule_service_pb2.UpdateRoutingRuleRequest, _routing_rule_pb2.RoutingRule]
     """Changes the given fields of a routing rule and leaves the others as they are.
@@ -85,7 +86,8 @@ class RoutingRuleServiceAsyncStub(RoutingRuleServiceStub):
     """Creates a routing rule. Answers HTTP 201.
 
     Errors: INVALID_FIELD, also for a condition that does not parse, is not of type bool or could take too long, for a
-    provider that does not exist, and for a rule without any effect; ALREADY_EXISTS when the name is taken.
+    provider that does not exist, for a rule without any effect, and for one more than 200 active rules;
+    ALREADY_EXISTS when the name is taken.
     """
     UpdateRoutingRule: _aio.UnaryUnaryMultiCallable[_routing_rule_service_pb2.UpdateRoutingRuleRequest, _routing_rule_pb2.RoutingRule]  # type: ignore[assignment]
     """Changes the given fields of a routing rule and leaves the others as they are.
@@ -135,7 +137,8 @@ class RoutingRuleServiceServicer(metaclass=_abc_1.ABCMeta):
         """Creates a routing rule. Answers HTTP 201.
 
         Errors: INVALID_FIELD, also for a condition that does not parse, is not of type bool or could take too long, for a
-        provider that does not exist, and for a rule without any effect; ALREADY_EXISTS when the name is taken.
+        provider that does not exist, for a rule without any effect, and for one more than 200 active rules;
+        ALREADY_EXISTS when the name is taken.
         """
 
     @_abc_1.abstractmethod
