@@ -20,12 +20,13 @@ class Source:
     def __init__(self) -> None:
         self.read: list[int] = []
         self.reading = 0
+        self.is_stuck = False
 
     async def load_snapshot(self, number: int) -> Snapshot:
         self.read.append(number)
         self.reading += 1
         assert self.reading == 1
-        await asyncio.sleep(0)
+        await (asyncio.Event().wait() if self.is_stuck else asyncio.sleep(0))
         self.reading -= 1
         if number < 0:
             raise errors.not_found("snapshot")
@@ -70,6 +71,17 @@ async def test_many_who_ask_at_once_have_each_read_once_one_after_the_other(
     found = await asyncio.gather(*(past.get(number) for number in (1, 2, 1, 2)))
     assert [each.number for each in found] == [1, 2, 1, 2]
     assert source.read == [1, 2]
+
+
+async def test_one_that_is_kept_waits_for_nobody(past: PastSnapshots, source: Source) -> None:
+    await past.get(1)
+    source.is_stuck = True
+    stuck = asyncio.create_task(past.get(2))
+    async with asyncio.timeout(10):
+        while source.reading == 0:
+            await asyncio.sleep(0)
+        assert (await past.get(1)).number == 1
+    stuck.cancel()
 
 
 async def test_one_that_is_gone_is_not_found_each_time(past: PastSnapshots, source: Source) -> None:

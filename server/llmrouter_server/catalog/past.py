@@ -29,10 +29,11 @@ class PastSnapshots:
         """Return the snapshot; RESOURCE_NOT_FOUND when it is gone."""
         if self._newest is not None and (newest := await self._newest()).number == number:
             return newest
-        async with self._reading:
-            if number not in self._kept:
-                self._kept[number] = await self._store.load_snapshot(number)
-                if len(self._kept) > MOST_KEPT:
-                    self._kept.popitem(last=False)
-            self._kept.move_to_end(number)
-            return self._kept[number]
+        if number not in self._kept:
+            async with self._reading:
+                if number not in self._kept:
+                    self._kept[number] = await self._store.load_snapshot(number)
+                    if len(self._kept) > MOST_KEPT:
+                        self._kept.popitem(last=False)
+        self._kept.move_to_end(number)
+        return self._kept[number]
