@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from llmrouter_server.catalog.snapshot import Snapshot
     from llmrouter_server.catalog.store import CatalogStore
 
-MOST_KEPT = 8
-"""How many are kept in memory: those that were asked for last."""
+MOST_KEPT = 3
+"""How many are kept in memory, those that were asked for last: one of 10,000 models has some 30 MB."""
 
 
 class PastSnapshots:
