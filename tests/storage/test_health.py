@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -16,7 +17,6 @@ from llmrouter_server import errors
 from llmrouter_server.catalog.snapshot import Snapshot
 from llmrouter_server.catalog.store import CatalogStore
 from llmrouter_server.errors import DomainError
-from llmrouter_server.health import store as store_module
 from llmrouter_server.health.machine import Attempt, Health, Outcome, Status
 from llmrouter_server.health.monitor import HealthMonitor
 from llmrouter_server.health.service import HealthService
@@ -52,6 +52,11 @@ class Link:
         if self.is_cut:
             raise errors.unavailable()
         async with self._database.connection() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        async with self.connection() as connection, connection.transaction():
             yield connection
 
 
@@ -224,18 +229,21 @@ async def test_minutes_come_back_as_they_were_written(replicas: Replicas, databa
     assert sorted(read, key=lambda each: -each.minute) == [written, empty]
 
 
-async def test_thousands_of_minutes_are_read_a_few_at_a_time(
-    replicas: Replicas, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store, now = HealthStore(database), int(START // 60)
+async def test_thousands_of_minutes_are_read_a_few_at_a_time(migrated_database: Callable[[], Awaitable[str]]) -> None:
+    database = Database(await migrated_database(), min_size=1, max_size=1)
+    await database.start()
+    provider, store, now = await add_provider(database), HealthStore(database), int(START // 60)
     for _ in range(20):
         reports = [MinuteReport(now - ago, 1, 0, 0, START, None, {MODEL: [1]}) for ago in range(15)]
-        await store.write(uuid.uuid4(), [(replicas.provider, each) for each in reports])
-    async with in_one_go() as read:
-        monkeypatch.setattr(store_module, "_report", read.counted(store_module._report))
+        await store.write(uuid.uuid4(), [(provider, each) for each in reports])
+    async with in_one_go() as rows:
+        async with database.connection() as connection:  # the only one
+            decode = rows.counted(json.loads)
+            await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=decode, schema="pg_catalog")
         found = await store.read_peers(uuid.uuid4(), START)
-    assert len(found[replicas.provider]) == 300
-    assert read.most <= 50
+    await database.stop()
+    assert len(found[provider]) == rows.all == 300
+    assert rows.most <= 50
 
 
 async def test_only_minutes_of_the_window_are_read_and_only_old_ones_are_deleted(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from llmrouter_server.health.window import MINUTE_S, WINDOW_MINUTES, MinuteReport, minute_of
-from llmrouter_server.runtime.turns import in_turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 KEPT_MINUTES = 20
 """Longer than the window, for replicas whose clocks do not agree."""
 ROWS_AT_ONCE = 50
-"""How many rows are read into reports before others have their turn: many replicas write thousands."""
+"""How many rows are read and made reports before others have their turn: many replicas write thousands."""
 
 # Minutes of a provider that is gone are left out, so that they cannot keep the others from being stored.
 WRITE_MINUTES = """
@@ -79,11 +78,11 @@ class HealthStore:
         """Return what all others saw within the window that ends now, by provider. Seconds since the epoch."""
         current = minute_of(now)
         first, last = ((current + offset) * MINUTE_S for offset in (1 - WINDOW_MINUTES, 1))
-        async with self._database.connection() as connection:
-            rows = await connection.fetch(READ_PEERS, _moment(first), _moment(last), replica_id)
+        asked = _moment(first), _moment(last), replica_id
         reports: dict[UUID, list[MinuteReport]] = {}
-        async for row in in_turns(rows, ROWS_AT_ONCE):
-            reports.setdefault(row["provider_id"], []).append(_report(row))
+        async with self._database.transaction() as connection:
+            async for row in connection.cursor(READ_PEERS, *asked, prefetch=ROWS_AT_ONCE):
+                reports.setdefault(row["provider_id"], []).append(_report(row))
         return reports
 
     async def prune(self, now: datetime) -> None:
