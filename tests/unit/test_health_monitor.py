@@ -1,131 +1,21 @@
-"""The monitor with a store and a clock that the tests hold in their hands."""
+"""The monitor: what it shows, tells the others and hears of them."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING
-from uuid import UUID, uuid4
+from uuid import uuid4
 
-import prometheus_client
 import pytest
 
 from llmrouter_server import errors
-from llmrouter_server.catalog.snapshot import CatalogModel, PowerLevel, Snapshot
-from llmrouter_server.health.machine import Attempt, Outcome, ProviderMachine, Status
+from llmrouter_server.health.machine import Attempt, Outcome, Status
 from llmrouter_server.health.monitor import HealthMonitor, HealthView
-from llmrouter_server.health.window import Peers, Window
-from turns import in_one_go
 from unit.health_provider import FAULT, NEUTRAL, OK, START, report
+from unit.health_world import MODEL, PROVIDER, World, sample
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
-    from llmrouter_server.health.window import MinuteReport
-
-PROVIDER, MODEL = uuid4(), uuid4()
-
-
-class Clock:
-    """Time that passes only when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = START
-        self.sleepers: list[tuple[float, asyncio.Future[None]]] = []
-
-    async def sleep(self, seconds: float) -> None:
-        waking = asyncio.get_running_loop().create_future()
-        self.sleepers.append((self.now + seconds, waking))
-        await waking
-
-    async def passes(self, seconds: float) -> None:
-        """Let time pass, and wake everybody when it is due."""
-        await self._everybody_sleeps()
-        end = self.now + seconds
-        while due := [each for each in self.sleepers if each[0] <= end]:
-            first = min(due, key=lambda each: each[0])
-            self.sleepers.remove(first)
-            self.now = max(self.now, first[0])
-            if not first[1].done():
-                first[1].set_result(None)
-            await self._everybody_sleeps()
-        self.now = end
-
-    async def _everybody_sleeps(self) -> None:
-        for _ in range(10):
-            await asyncio.sleep(0)
-
-
-class Store:
-    """What the replicas would tell each other."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock, self.is_away = clock, False
-        self.error: Exception = errors.unavailable()
-        self.written: list[list[tuple[UUID, MinuteReport]]] = []
-        self.peers: dict[UUID, list[MinuteReport]] = {}
-        self.read_at: list[float] = []
-
-    async def write(self, _replica_id: UUID, reports: Sequence[tuple[UUID, MinuteReport]]) -> None:
-        if self.is_away:
-            raise self.error
-        if reports:
-            self.written.append(list(reports))
-
-    async def read_peers(self, _replica_id: UUID, _now: float) -> dict[UUID, list[MinuteReport]]:
-        self.read_at.append(self.clock.now)
-        if self.is_away:
-            raise self.error
-        return self.peers
-
-
-class World:
-    def __init__(self, name: str) -> None:
-        self.clock, self.name, self.is_enabled = Clock(), name, True
-        self.store = Store(self.clock)
-        self.monitor = HealthMonitor(
-            self.store, self.catalog, now=lambda: self.clock.now, sleep=self.clock.sleep, draw=lambda low, _high: low
-        )
-
-    async def catalog(self) -> Snapshot:
-        model = CatalogModel(
-            model_id=MODEL,
-            provider_id=PROVIDER,
-            model_name="m",
-            display_name="m",
-            provider_name=self.name,
-            api_endpoint="",
-            power_level=PowerLevel.ECO,
-            input_cost_per_1m=0,
-            output_cost_per_1m=0,
-            avg_latency_ms=100,
-            quality_rating=5,
-            max_context_tokens=1,
-            capabilities=frozenset(),
-            priority=50,
-            requires_byok=False,
-            model_enabled=True,
-            provider_enabled=self.is_enabled,
-        )
-        return Snapshot(1, (model,))
-
-    def tries(self, *outcomes: Outcome, latency_ms: int | None = None) -> None:
-        self.monitor.observe(Attempt(self.clock.now, PROVIDER, MODEL, each, latency_ms) for each in outcomes)
-
-    @property
-    def view(self) -> HealthView:
-        return self.monitor.view()
-
-    def status_shown(self, name: str | None = None) -> list[str]:
-        """Return the statuses whose metric is 1."""
-        return [
-            each.name for each in Status if sample("provider_health", provider=name or self.name, status=each.name) == 1
-        ]
-
-
-def sample(name: str, **labels: str) -> float | None:
-    return prometheus_client.REGISTRY.get_sample_value(f"llmrouter_{name}", labels)
+    from collections.abc import AsyncIterator
 
 
 @pytest.fixture
@@ -316,79 +206,6 @@ async def test_without_the_database_it_goes_on_by_what_it_sees_itself(
     assert sorted(record.getMessage().split()[0] for record in ours) == ["reading", "writing"]
     assert {record.levelno for record in ours} == {logging.WARNING}
     assert all((record.exc_info is not None) == isinstance(error, RuntimeError) for record in ours)
-
-
-# --- many providers ---
-
-
-async def test_what_is_done_for_many_providers_holds_nobody_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    providers = [uuid4() for _ in range(300)]
-    world.monitor.observe(Attempt(START, each, MODEL, OK, 70) for each in providers)
-    world.store.peers = {each: [report(successes=20)] for each in providers}
-    async with in_one_go() as heard, in_one_go() as told:
-        monkeypatch.setattr(ProviderMachine, "hear", heard.counted(ProviderMachine.hear))
-        monkeypatch.setattr(ProviderMachine, "unwritten", told.counted(ProviderMachine.unwritten))
-        await world.monitor.read()
-        await world.monitor.write()
-    assert (heard.most, heard.all) == (1, 300)
-    assert (told.most, told.all) == (1, 300)
-    assert max(map(len, world.store.written)) <= 20
-    assert sorted(each for rows in world.store.written for each, _ in rows) == sorted(providers)
-    assert {world.monitor.health(each).attempts for each in providers} == {21}
-
-
-async def test_the_latencies_of_many_models_are_sorted_a_model_at_a_time(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    models = [uuid4() for _ in range(300)]
-    world.monitor.observe(Attempt(START, PROVIDER, each, OK, 70) for each in models for _ in range(20))
-    world.store.peers = {PROVIDER: [replace(report(successes=40), latencies_ms={each: [90] * 40 for each in models})]}
-    async with in_one_go() as own, in_one_go() as peers:
-        monkeypatch.setattr(Window, "latencies", own.counted(Window.latencies))
-        monkeypatch.setattr(Peers, "latencies", peers.counted(Peers.latencies))
-        await world.monitor.read()
-    assert world.view.live_latencies == dict.fromkeys(models, 90)
-    assert (own.most, own.all) == (peers.most, peers.all) == (1, 300)
-
-
-async def test_an_attempt_that_is_told_while_the_latencies_are_sorted_counts(world: World) -> None:
-    models = [uuid4() for _ in range(30)]
-    world.monitor.observe(Attempt(START, PROVIDER, each, OK, 70) for each in models for _ in range(20))
-    looking = asyncio.create_task(world.monitor.look())
-    for _ in range(20):
-        await asyncio.sleep(0)
-    world.monitor.observe(Attempt(START, PROVIDER, each, OK, 90) for each in models for _ in range(30))
-    await looking
-    assert world.view.live_latencies == dict.fromkeys(models, 90)
-
-
-async def test_an_attempt_that_is_told_while_the_others_are_told_of_many_makes_nothing_forgotten(world: World) -> None:
-    providers = [uuid4() for _ in range(50)]
-    world.monitor.observe(Attempt(START, each, MODEL, OK, 70) for each in providers)
-    world.store.peers = {each: [report(successes=20)] for each in providers}
-    await world.monitor.read()
-    writing = asyncio.create_task(world.monitor.write())
-    await asyncio.sleep(0)
-    world.clock.now += 1
-    world.monitor.observe([Attempt(world.clock.now, providers[-1], MODEL, OK, 70)])
-    await writing
-    assert world.monitor.health(providers[-1]).attempts == 22
-    await world.monitor.write()
-    assert sum(minute.successes for rows in world.store.written for _, minute in rows) == 51
-
-
-async def test_when_the_database_goes_away_in_the_midst_only_the_rest_is_told_again(world: World) -> None:
-    providers = [uuid4() for _ in range(50)]
-    world.monitor.observe(Attempt(START, each, MODEL, OK, 70) for each in providers)
-    writing = asyncio.create_task(world.monitor.write())
-    while not world.store.written:
-        await asyncio.sleep(0)
-    world.store.is_away = True
-    with pytest.raises(errors.DomainError):
-        await writing
-    world.store.is_away = False
-    await world.monitor.write()
-    assert [each for rows in world.store.written for each, _ in rows] == providers
 
 
 # --- metrics ---
