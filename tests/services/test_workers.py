@@ -206,7 +206,10 @@ async def test_calls_in_flight_are_answered_before_the_end(
     open_folder: Path, migrated_database: Callable[[], Awaitable[str]], by: str
 ) -> None:
     url = await migrated_database()
-    async with Service(open_folder, url, DB_POOL_MIN="16") as service, contextlib.AsyncExitStack() as channels:
+    async with (
+        Service(open_folder, url, DB_POOL_MIN="16", DB_POOL_MAX="32") as service,
+        contextlib.AsyncExitStack() as channels,
+    ):
         await service.ready()
         metadata = (("authorization", f"Bearer {service.token}"),)
         lock = await asyncpg.connect(url)
