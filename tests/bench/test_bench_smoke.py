@@ -24,7 +24,9 @@ ANSWERED = (
 async def test_a_short_benchmark_measures_everything_and_finds_all_answers_right() -> None:
     [measured] = await measure(1, 0.3, models=60)
     assert all(measured[what]["answers"] > 0 for what in ANSWERED)
-    assert all(value > 0 for what in ANSWERED for value in measured[what].values())
+    # In so short a time Postgres may use no more than it does when nobody asks for anything, which is taken off.
+    figures = {(what, name): value for what in ANSWERED for name, value in measured[what].items()}
+    assert [each for each, value in figures.items() if value <= 0 and each[1] != "postgres_us"] == []
     assert measured["streams ours"]["chunks_per_s"] > 0
     assert measured["models"] == {"at first": 24, "grown": 60}
     about = machine(ROOT) | {
