@@ -41,7 +41,7 @@ const serviceConfig = `{"methodConfig": [
 	]}
 ]}`
 const retried = `"retryPolicy": {"maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2,
-	"retryableStatusCodes": ["UNAVAILABLE"]}`
+	"retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"]}`
 
 // gRPC's own pause after a failed connection, 1 s and more, would outlast all the attempts of a call.
 var reconnect = grpc.ConnectParams{

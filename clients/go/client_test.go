@@ -90,8 +90,9 @@ func TestOtherMachinesAreReachedOverTLS(t *testing.T) {
 	}
 }
 
-// A server that refuses every call as UNAVAILABLE, and notes what was called and how long the call may take.
+// A server that refuses every call, and notes what was called and how long the call may take.
 type refusing struct {
+	code   codes.Code
 	called []string
 	left   []time.Duration
 }
@@ -103,7 +104,7 @@ func (r *refusing) handle(_ any, stream grpc.ServerStream) error {
 		deadline = time.Time{}
 	}
 	r.called, r.left = append(r.called, method[strings.LastIndex(method, "/")+1:]), append(r.left, time.Until(deadline))
-	return status.Error(codes.Unavailable, "not now")
+	return status.Error(r.code, "not now")
 }
 
 func clientOf(t *testing.T, handle grpc.StreamHandler) *Client {
@@ -124,7 +125,13 @@ func clientOf(t *testing.T, handle grpc.StreamHandler) *Client {
 }
 
 func TestWhatMayNotBeRepeatedIsCalledOnce(t *testing.T) {
-	noted := &refusing{}
+	for _, code := range []codes.Code{codes.Unavailable, codes.Canceled} {
+		t.Run(code.String(), func(t *testing.T) { callEach(t, code) })
+	}
+}
+
+func callEach(t *testing.T, code codes.Code) {
+	noted := &refusing{code: code}
 	client := clientOf(t, noted.handle)
 	_, created := client.Providers.CreateProvider(t.Context(), &llmrouterv2.CreateProviderRequest{})
 	_, read := client.Settings.GetSettings(t.Context(), &llmrouterv2.GetSettingsRequest{})
@@ -134,7 +141,7 @@ func TestWhatMayNotBeRepeatedIsCalledOnce(t *testing.T) {
 	}
 	_, exported := stream.Recv()
 	for _, err := range []error{created, read, exported} {
-		if status.Code(err) != codes.Unavailable {
+		if status.Code(err) != code {
 			t.Errorf("the call ended with %v", err)
 		}
 	}
@@ -145,7 +152,7 @@ func TestWhatMayNotBeRepeatedIsCalledOnce(t *testing.T) {
 }
 
 func TestACallHasItsOwnDeadlineOrOneOfTenSeconds(t *testing.T) {
-	noted := &refusing{}
+	noted := &refusing{code: codes.Unavailable}
 	client := clientOf(t, noted.handle)
 	longer, cancel := context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()

@@ -62,6 +62,8 @@ CODES = {
 }
 
 
+LONGEST_PAUSE_S = 0.3
+"""More than gRPC waits before the second try of a call."""
 KINDS = [
     ("INVALID_FIELD", InvalidField),
     ("MALFORMED_REQUEST", InvalidField),
@@ -174,17 +176,20 @@ async def test_an_error_without_details_is_told_by_its_code(stand_in: tuple[Stan
     assert caught.value.request_id == servicer.calls[0]["x-request-id"]
 
 
-async def test_unavailable_is_tried_again_up_to_four_times(stand_in: tuple[StandIn, str], route: Route) -> None:
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
+async def test_what_a_server_could_not_answer_is_tried_again_up_to_four_times(
+    stand_in: tuple[StandIn, str], route: Route, code: grpc.StatusCode
+) -> None:
     servicer, target = stand_in
 
     def twice(context: grpc.ServicerContext, call: int) -> None:
         if call <= 2:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "not yet")
+            context.abort(code, "not yet")
 
     servicer.behave = twice
     assert (await route(target, token=TOKEN)).total_options == 3
     servicer.calls.clear()
-    servicer.behave = lambda context, _call: context.abort(grpc.StatusCode.UNAVAILABLE, "never")
+    servicer.behave = lambda context, _call: context.abort(code, "never")
     with pytest.raises(Unavailable, match="never"):
         await route(target, token=TOKEN)
     assert len(servicer.calls) == 4
@@ -220,12 +225,15 @@ async def test_cancellation_stays_cancellation(stand_in: tuple[StandIn, str]) ->
         released.wait(10)
 
     servicer.behave = hang
-    task = asyncio.create_task(async_route(target, token=TOKEN))
-    await asyncio.to_thread(arrived.wait, 5)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    released.set()
+    async with AsyncClient(target, token=TOKEN) as client:
+        task = asyncio.create_task(client.routing.route())
+        await asyncio.to_thread(arrived.wait, 5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        released.set()
+        await asyncio.sleep(LONGEST_PAUSE_S)
+    assert len(servicer.calls) == 1
 
 
 async def test_the_token_shows_nowhere(stand_in: tuple[StandIn, str], route: Route) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from gateway.answers import checked
 from gateway.behaviour import ok
 from gateway.provider_server import provider
+from llmrouter import AsyncClient
 from llmrouter_server.runtime.resources import resource_dir
 from server_process import server
 from services.serving import edge_figures, serve_from
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llmrouter_server.runtime.envoy_config import EdgeParameters
+    from llmrouter_server.runtime.local_process import Child
     from llmrouter_server.runtime.local_stack import LocalStack
 
 AS_BY_DEFAULT = {"DRAIN_NOTICE_SECONDS": "3", "DRAIN_TIMEOUT_SECONDS": "25"}
 DRAINED = ((signal.SIGTERM, 40.0),)
 PATIENCE_S = 20.0
+AT_ONCE = 100
 STALLED_S = 0.5
 
 
@@ -70,6 +73,29 @@ async def test_replicas_are_replaced_one_after_the_other_and_no_request_fails(
         if failed and stalls.longest_s > STALLED_S:
             failed = await replaced(make, open_folder, grpc, gateway)
         assert not failed
+
+
+async def test_a_client_of_the_replicas_themselves_loses_no_call_when_one_ends(
+    own_stack: Callable[..., AbstractAsyncContextManager[LocalStack]], open_folder: Path
+) -> None:
+    """What a busy server has not begun to answer when it ends, gRPC calls cancelled."""
+
+    async def ask(client: AsyncClient, first: Child) -> None:
+        while first.is_running:
+            await client.routing.route()
+        await client.routing.route()
+
+    with held_ports(1) as (port,):
+        async with own_stack() as stack:
+            key, token = (stack.home / "byok.key").read_text().strip(), stack.identity.mint("user")
+            async with (
+                server(open_folder, stack.database_url, stack.identity, port, key) as other,
+                AsyncClient(f"ipv4:{stack.grpc_address},{other}", token=token, insecure=True) as client,
+            ):
+                calls = [asyncio.create_task(ask(client, stack.server)) for _ in range(AT_ONCE)]
+                await stack.server.stop(*DRAINED)
+                async with asyncio.timeout(PATIENCE_S):
+                    await asyncio.gather(*calls)
 
 
 async def replaced(

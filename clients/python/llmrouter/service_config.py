@@ -1,7 +1,8 @@
 """How long each RPC may take and whether it is tried again: gRPC's service config, in service_config.json.
 
-An RPC with a retry policy is tried up to 4 times in all, when the service is UNAVAILABLE. The others are those whose
-second try could find the first one's work: an ALREADY_EXISTS, RESOURCE_NOT_FOUND or ETAG_MISMATCH of one's own making.
+An RPC with a retry policy is tried up to 4 times in all, when the service is UNAVAILABLE, or a server that ends has
+CANCELLED it: one's own cancellation stays one. The others are those whose second try could find the first one's work:
+an ALREADY_EXISTS, RESOURCE_NOT_FOUND or ETAG_MISMATCH of one's own making.
 A test fails for an RPC that is not there.
 
 gRPC itself tries again. The deadlines go with each call instead: from its service config gRPC's core (1.85.1) would end
