@@ -210,6 +210,7 @@ async def test_sigterm_during_200_calls_in_flight_answers_them_all(broken: Local
                 break
             await transaction.rollback()
             await asyncio.gather(*calls)
+    await client.settings.GetSettings(GetSettingsRequest())  # it came after them: a server takes calls in turn
     broken.server.signal(signal.SIGTERM)
     async with asyncio.timeout(PATIENCE_S):
         while await accepts(broken.ports.grpc):
