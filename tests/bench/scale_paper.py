@@ -17,7 +17,7 @@ RATES = (1_000, 100_000)
 BUSY = 0.6
 """How busy a core may be, so that a burst does not wait."""
 CORES_OF_A_REPLICA, CORES_OF_A_POSTGRES = 8, 32
-CONNECTIONS = 21
+CONNECTIONS = 22
 """Of a worker: DB_POOL_MAX, and one that listens for changes."""
 MAX_CONNECTIONS = 500
 """Of a Postgres, before its processes cost more than they do."""

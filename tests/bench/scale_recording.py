@@ -52,6 +52,7 @@ async def recording(
     RuntimeError: something is lost.
     """
     await world.make_database(database)
+    await world.fill_wal()
     users = [str(uuid.uuid4()) for _ in range(USERS)]
     async with world.connection(database) as connection:
         models = [row["id"] for row in await connection.fetch(MODELS)]

@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from bench.grpc_load import Load
     from bench.scale_record_load import RecordLoad
 
-POSTGRES_SETTINGS = {"shared_buffers": "2GB", "max_wal_size": "8GB"}
+POSTGRES_SETTINGS = {"shared_buffers": "2GB", "max_wal_size": "8GB", "min_wal_size": "2GB"}
 """What any production sets; all else is as Postgres comes."""
+WAL_FILES = 128
+"""As many as min_wal_size keeps."""
 START_S, STOP_S, COMMAND_S = 30.0, 30.0, 3600.0
 
 
@@ -90,6 +92,14 @@ class World:
             if not await connection.fetchval("select exists (select from pg_database where datname = $1)", name):
                 await connection.execute(f"create database {name} template template0")
         await migrations.migrate(self.url(name), say=lambda _: None)
+
+    async def fill_wal(self) -> None:
+        """Leave Postgres as many files of its log to use again as a busy one has; it would make each one while asked."""
+        async with self.connection(DATABASE) as connection:
+            for _ in range(WAL_FILES):
+                await connection.execute("select pg_logical_emit_message(false, 'bench', '')")
+                await connection.execute("select pg_switch_wal()")
+            await connection.execute("checkpoint")
 
     async def drop_database(self, name: str) -> None:
         """Drop a database, and all that is in it."""
