@@ -58,7 +58,7 @@ async def test_a_call_is_one_line_of_json_and_counted(log: Log) -> None:
     async with serving(good) as channel:
         got = await call(channel, (*AS_USER, ("x-request-id", "told-2")))
     assert got.code is grpc.StatusCode.OK
-    assert got.trailing == {"x-request-id": "told-2"}
+    assert got.trailing == {}
     line = json.loads(log.text)
     assert log.text.count("\n") == 1
     assert set(line) - {"ts", "level", "logger", "message"} == {
@@ -82,10 +82,20 @@ async def test_a_token_is_never_logged(answer: Answer, key: str, log: Log) -> No
 
 
 @pytest.mark.parametrize("sane", ["x", "8f3b-1.A_z", "a" * 128, "4a7c1d9e-0000-4000-8000-00000000000a"])
-async def test_a_sane_request_id_is_kept(sane: str, log: Log) -> None:
+async def test_a_sane_request_id_is_kept_and_told_with_an_error(sane: str, log: Log) -> None:
     async with serving(good) as channel:
         got = await call(channel, (*AS_USER, ("x-request-id", sane)))
-    assert got.trailing["x-request-id"] == log.lines()[0]["request_id"] == sane
+    async with serving(failing(errors.unavailable())) as channel:
+        failed = await call(channel, (*AS_USER, ("x-request-id", sane)))
+    assert [line["request_id"] for line in log.lines()] == [sane, sane]
+    assert "x-request-id" not in got.trailing
+    assert failed.trailing["x-request-id"] == sane
+
+
+async def test_a_call_without_a_request_id_is_told_the_one_it_got(log: Log) -> None:
+    async with serving(good) as channel:
+        got = await call(channel, AS_USER)
+    assert got.trailing == {"x-request-id": log.lines()[0]["request_id"]}
 
 
 @pytest.mark.parametrize("odd", ["", " ", "a" * 129, "a" * 200, "a b", "a,b", "a/b", '{"a":1}', "<b>"])

@@ -186,7 +186,8 @@ class Answering:
 
     async def _answer(self, sent: bytes) -> bytes | None:
         rpc, record = self._rpc, self._record
-        self._context.set_trailing_metadata((("x-request-id", record.request_id),))
+        if record.id_is_made:  # who brought one knows it, and metadata costs a twentieth of a call
+            self._context.set_trailing_metadata((("x-request-id", record.request_id),))
         try:
             record.caller = await self._verifier.verify(_token(record.metadata))
             _require(record.caller, METHOD_ROLES[rpc.method])
@@ -235,7 +236,7 @@ class Answering:
 class CallRecord:
     """What the access log, the metrics and the trace tell of one call."""
 
-    __slots__ = ("_span", "_started", "caller", "metadata", "method", "request_id")
+    __slots__ = ("_span", "_started", "caller", "id_is_made", "metadata", "method", "request_id")
 
     def __init__(self, method: str, sent: Metadata, tracer: Tracer | None = None) -> None:
         self.method, self._started = method, time.perf_counter()
@@ -244,8 +245,8 @@ class CallRecord:
         if "cookie" in self.metadata:  # HTTP/2 may split it: RFC 9113, section 8.2.3
             self.metadata["cookie"] = "; ".join(value for key, value in sent if key == "cookie")
         asked = self.metadata.get("x-request-id")
-        is_good = isinstance(asked, str) and REQUEST_ID.fullmatch(asked)
-        self.request_id: str = asked if asked and is_good else str(uuid_utils.uuid4())
+        self.id_is_made = not (isinstance(asked, str) and REQUEST_ID.fullmatch(asked))
+        self.request_id: str = str(uuid_utils.uuid4()) if asked is None or self.id_is_made else asked
         self.caller: Caller | None = None
         self._span = None if tracer is None else tracer.start_span(method, self.metadata, self.request_id)
 

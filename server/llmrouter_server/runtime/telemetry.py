@@ -222,14 +222,15 @@ def _tell_soon() -> None:
     global _timer_of  # noqa: PLW0603 - the metrics are the process's, and so is this
     if _IS_SHARED:
         _tell_metrics()
+    if _timer_of is not None and _timer_of.is_running():
+        return
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:  # another thread
         tell()
         return
-    if loop is not _timer_of:
-        _timer_of = loop
-        loop.call_later(GATHER_S, _tell_in_time, loop.time() + GATHER_S)
+    _timer_of = loop
+    loop.call_later(GATHER_S, _tell_in_time, loop.time() + GATHER_S)
 
 
 def _tell_in_time(due: float) -> None:
