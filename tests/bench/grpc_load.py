@@ -41,6 +41,7 @@ class Load:
     messages: what is sent in a call, in base64, one after an answer to the one before. Callers take turns in these.
     counted_field: a protobuf field, a number, that is added to all first messages and counts the calls: no two ask the
     same. 0: none.
+    with_ids: each call has a request id of its own, as those of our clients have.
     """
 
     port: int
@@ -53,6 +54,7 @@ class Load:
     seconds: float
     most_calls: int = 1_000_000
     counted_field: int = 0
+    with_ids: bool = False
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -105,6 +107,12 @@ def header_blocks(headers: Sequence[tuple[str, str]]) -> tuple[bytes, bytes]:
     )
     last = FIRST_DYNAMIC + len(headers) - 1
     return first, b"".join(_integer(last - number, 7, 0x80) for number in range(len(headers)))
+
+
+def request_id(number: int) -> bytes:
+    """Return a header that is not remembered (RFC 7541, section 6.2.2)."""
+    name, value = b"x-request-id", b"5f0c6a1e-7d2b-4b8e-9a3f-%012x" % number
+    return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
 @dataclass(slots=True)
@@ -162,6 +170,8 @@ class Connection(asyncio.Protocol):
         is_end, first = END_STREAM if len(messages) == 1 else 0, messages[0]
         if field := self._load.counted_field:
             first += varint(field << 3) + varint(self._results.begun)
+        if self._load.with_ids:
+            block += request_id(self._results.begun)
         message = data(stream, is_end, grpc_message(first))
         self._transport.write(frame(HEADERS, END_HEADERS, stream, block) + message)
 

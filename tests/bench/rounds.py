@@ -172,6 +172,7 @@ def _unary(bench: Bench, port: int, seconds: float) -> grpc_load.Load:
         connections=4,
         callers=IN_FLIGHT // 4,
         seconds=seconds,
+        with_ids=True,
     )
 
 
