@@ -94,7 +94,7 @@ class World:
         await migrations.migrate(self.url(name), say=lambda _: None)
 
     async def fill_wal(self) -> None:
-        """Leave Postgres as many files of its log to use again as a busy one has; else it would make them while asked."""
+        """Leave Postgres as many files of its log to use again as a busy one has, so that it makes none now."""
         async with self.connection(DATABASE) as connection:
             for _ in range(WAL_FILES):
                 await connection.execute("select pg_logical_emit_message(false, 'bench', '')")
