@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
 	"llmrouter.internal/llmrouter/llmrouterv2"
@@ -48,6 +49,9 @@ var reconnect = grpc.ConnectParams{
 	Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 	MinConnectTimeout: 5 * time.Second,
 }
+
+// A connection that died in silence is noticed while calls wait for it, and not only by the system after minutes.
+var silence = keepalive.ClientParameters{Time: time.Minute, Timeout: 10 * time.Second}
 
 // TokenSource returns the JSON Web Token to send; it is asked before each call, from any goroutine.
 type TokenSource func(context.Context) (string, error)
@@ -107,6 +111,7 @@ func dial(target string, token perCall, transport credentials.TransportCredentia
 		grpc.WithChainUnaryInterceptor(withDeadline),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)), // a decision over a large catalogue exceeds 4 MiB
 		grpc.WithConnectParams(reconnect),
+		grpc.WithKeepaliveParams(silence),
 	}
 	conn, err := grpc.NewClient(target, append(ours, options...)...)
 	if err != nil {

@@ -113,6 +113,11 @@ func clientOf(t *testing.T, handle grpc.StreamHandler) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return clientAt(t, listener, handle)
+}
+
+func clientAt(t *testing.T, listener net.Listener, handle grpc.StreamHandler) *Client {
+	t.Helper()
 	server := grpc.NewServer(grpc.UnknownServiceHandler(handle))
 	go server.Serve(listener)
 	t.Cleanup(server.Stop)
@@ -171,6 +176,40 @@ func TestAnAnswerMayBeLargerThanGRPCItselfTakes(t *testing.T) {
 	client := clientOf(t, func(_ any, stream grpc.ServerStream) error { return stream.SendMsg(large) })
 	answer, err := client.Routing.Route(t.Context(), &llmrouterv2.RouteRequest{})
 	if len(answer.GetDecisionId()) != 5_000_000 {
+		t.Error(err)
+	}
+}
+
+// A listener whose first connection the system keeps up while nobody reads it, as of a process that hangs.
+type hanging struct {
+	net.Listener
+	first net.Conn
+}
+
+func (h *hanging) Accept() (net.Conn, error) {
+	conn, err := h.Listener.Accept()
+	if err == nil && h.first == nil {
+		h.first = conn
+		conn.Write([]byte("\x00\x00\x00\x04\x00\x00\x00\x00\x00")) // the settings that begin HTTP/2
+		return h.Listener.Accept()
+	}
+	return conn, err
+}
+
+func TestAConnectionWithoutALifeSignIsGivenUp(t *testing.T) {
+	usual := silence
+	t.Cleanup(func() { silence = usual })
+	silence.Time, silence.Timeout = 10*time.Second, time.Second // gRPC takes no less than 10 s
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := clientAt(t, &hanging{Listener: listener}, func(_ any, stream grpc.ServerStream) error {
+		return stream.SendMsg(&llmrouterv2.RouteResponse{})
+	})
+	patient, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := client.Routing.Route(patient, &llmrouterv2.RouteRequest{}); err != nil {
 		t.Error(err)
 	}
 }
