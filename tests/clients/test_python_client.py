@@ -199,6 +199,15 @@ async def test_what_a_server_could_not_answer_is_tried_again_up_to_four_times(
     assert len(servicer.calls) == 1
 
 
+async def test_an_answer_that_a_server_no_longer_gives_is_told_in_words(
+    stand_in: tuple[StandIn, str], route: Route
+) -> None:
+    servicer, target = stand_in
+    servicer.behave = lambda context, _call: context.abort(grpc.StatusCode.CANCELLED, "CANCELLED")
+    with pytest.raises(Unavailable, match="the server ended before it answered"):
+        await route(target, token=TOKEN, retries=False)
+
+
 async def test_nobody_listening_is_unavailable(route: Route) -> None:
     with pytest.raises(Unavailable) as caught:
         await route("127.0.0.1:1", token=TOKEN, retries=False)

@@ -176,6 +176,8 @@ def error_of(
     kind = _BY_REASON.get(reason) or _BY_CODE.get(code, LlmrouterError)
     if kind is RateLimited and not reason and _TOO_LARGE in (message or ""):
         kind = RequestTooLarge
+    if code is grpc.StatusCode.CANCELLED and not reason:
+        message = f"the server ended before it answered: {message or code.name}"
     if _NO_GRPC in (message or ""):
         message = f"{message}; is this the port of gRPC?"
     return kind(
