@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import uuid_utils.compat as uuid_utils
 
+from databases import started
 from llmrouter_server.byok.live_keys import PlatformKeys
 from llmrouter_server.byok.store import KeyStore
 from llmrouter_server.catalog.snapshot import PowerLevel
@@ -61,8 +62,7 @@ class House:
 
 @contextlib.asynccontextmanager
 async def keeping(url: str) -> AsyncIterator[House]:
-    database = Database(url, min_size=1, max_size=5)
-    await database.start()
+    database = await started(Database(url, min_size=1, max_size=5))
     yield House(url, database, RoutingStore(database), CatalogStore(database))
     await database.stop()
 

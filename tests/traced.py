@@ -64,6 +64,8 @@ class Collector:
                 if collector.status == 200:
                     collector.bodies.append(body)
                 self.send_response(collector.status)
+                if collector.status != 200:
+                    self.send_header("retry-after", "3600")  # so that nobody tries again
                 self.send_header("content-length", "0")
                 self.end_headers()
 

@@ -62,6 +62,7 @@ CODES = {
 }
 
 
+PATIENCE_S = 60.0
 LONGEST_PAUSE_S = 0.3
 """More than gRPC waits before the second try of a call."""
 KINDS = [
@@ -102,10 +103,10 @@ async def test_sends_token_request_id_and_deadline(stand_in: tuple[StandIn, str]
     remaining: list[float] = []
     servicer.behave = lambda context, _call: remaining.append(context.time_remaining())
     assert (await route(target, token=TOKEN)).total_options == 1
-    await route(target, token=TOKEN, timeout=3)
+    await route(target, token=TOKEN, timeout=60)
     assert [call["authorization"] for call in servicer.calls] == [f"Bearer {TOKEN}"] * 2
     assert len({call["x-request-id"] for call in servicer.calls}) == 2
-    assert 0 < remaining[1] < 4 < remaining[0] < 11
+    assert 0 < remaining[0] < 11 < remaining[1] < 61
 
 
 @pytest.mark.parametrize(("reason", "kind"), KINDS)
@@ -217,12 +218,12 @@ async def test_nobody_listening_is_unavailable(route: Route) -> None:
 async def test_the_deadline_ends_a_call_that_hangs(stand_in: tuple[StandIn, str], route: Route) -> None:
     servicer, target = stand_in
     released = threading.Event()
-    servicer.behave = lambda _context, _call: released.wait(10)
+    servicer.behave = lambda _context, _call: released.wait(PATIENCE_S)
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         await route(target, token=TOKEN, timeout=0.2)
     released.set()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < PATIENCE_S / 2
 
 
 async def test_cancellation_stays_cancellation(stand_in: tuple[StandIn, str]) -> None:
@@ -231,12 +232,12 @@ async def test_cancellation_stays_cancellation(stand_in: tuple[StandIn, str]) ->
 
     def hang(_context: grpc.ServicerContext, _call: int) -> None:
         arrived.set()
-        released.wait(10)
+        released.wait(PATIENCE_S)
 
     servicer.behave = hang
     async with AsyncClient(target, token=TOKEN) as client:
-        task = asyncio.create_task(client.routing.route())
-        await asyncio.to_thread(arrived.wait, 5)
+        task = asyncio.create_task(client.routing.route(timeout=PATIENCE_S))
+        assert await asyncio.to_thread(arrived.wait, PATIENCE_S)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

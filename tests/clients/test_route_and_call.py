@@ -42,7 +42,7 @@ FAILURE = AttemptFailure.Name
 
 def open_ai(attempt: Attempt, kind: Any = openai.OpenAI) -> Any:
     key = attempt.api_key or "none"
-    return kind(base_url=attempt.base_url, api_key=key, max_retries=0, default_headers=attempt.headers, timeout=5)
+    return kind(base_url=attempt.base_url, api_key=key, max_retries=0, default_headers=attempt.headers, timeout=60)
 
 
 def chat(attempt: Attempt) -> ChatCompletion:

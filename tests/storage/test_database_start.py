@@ -253,9 +253,5 @@ async def test_a_database_of_a_newer_release_is_served(migrated_database: Callab
     connection = await asyncpg.connect(url)
     await connection.execute(migrations.INSERT_APPLIED, 9999, "of_the_next_release", "made up")
     await connection.close()
-    database = Database(url, min_size=1, max_size=2)
-    await database.start()
-    try:
+    async with watched(url) as database:
         assert database.is_up
-    finally:
-        await database.stop()

@@ -230,8 +230,7 @@ async def test_minutes_come_back_as_they_were_written(replicas: Replicas, databa
 
 
 async def test_thousands_of_minutes_are_read_a_few_at_a_time(migrated_database: Callable[[], Awaitable[str]]) -> None:
-    database = Database(await migrated_database(), min_size=1, max_size=1)
-    await database.start()
+    database = await started(Database(await migrated_database(), min_size=1, max_size=1))
     provider, store, now = await add_provider(database), HealthStore(database), int(START // 60)
     for _ in range(20):
         reports = [MinuteReport(now - ago, 1, 0, 0, START, None, {MODEL: [1]}) for ago in range(15)]
@@ -308,8 +307,7 @@ async def test_a_provider_that_is_not_there_or_disabled_is_not_found(
 async def test_the_list_has_each_enabled_provider_once_in_order_with_its_enabled_models(
     migrated_database: Callable[[], Awaitable[str]], replicas: Replicas
 ) -> None:
-    fresh = Database(await migrated_database(), min_size=1, max_size=2)
-    await fresh.start()
+    fresh = await started(Database(await migrated_database(), min_size=1, max_size=2))
     try:
         await add_provider(fresh, name="Without models", priority=1000)
         await add_provider(fresh, name="Disabled", is_enabled=False)

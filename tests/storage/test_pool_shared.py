@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from databases import started
 from llmrouter_server import errors
 from llmrouter_server.runtime import database as runtime_database
 from llmrouter_server.runtime.database import Database
@@ -24,8 +25,7 @@ async def pool(
     migrated_database: Callable[[], Awaitable[str]], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Database]:
     monkeypatch.setattr(runtime_database, "PROBE_INTERVAL_S", 0.01)
-    pool = Database(await migrated_database(), min_size=MOST, max_size=MOST)
-    await pool.start()
+    pool = await started(Database(await migrated_database(), min_size=MOST, max_size=MOST))
     yield pool
     await pool.stop()
 
@@ -51,12 +51,14 @@ async def test_a_database_whose_connections_are_all_lent_is_not_away(
     assert told == [True]
 
 
-async def test_reports_leave_connections_for_others(pool: Database) -> None:
+async def test_reports_leave_connections_for_others(pool: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     async with pool.for_reports() as report:
         assert await report.fetchval("select 1") == 1
-        with pytest.raises(errors.DomainError) as refused:
-            async with pool.for_reports():
-                pass
+        with monkeypatch.context() as impatient:
+            impatient.setattr(runtime_database, "ACQUIRE_TIMEOUT_S", 0.1)
+            with pytest.raises(errors.DomainError) as refused:
+                async with pool.for_reports():
+                    pass
         assert refused.value.reason == "UNAVAILABLE"
         async with pool.connection() as connection, pool.connection():
             assert await connection.fetchval("select 1") == 1

@@ -44,7 +44,6 @@ async def deliver(tracer: tracing.Tracer) -> None:
     await asyncio.to_thread(tracer._provider.force_flush)
 
 
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("status", [401, 404, 503])
 async def test_a_collector_that_refuses_is_told_once_and_so_is_its_coming_back(
     status: int, collector: Collector
