@@ -276,7 +276,7 @@ class TestHealthAndLimits:
             return await asyncio.gather(*(edge.call("GET", f"{API}/settings", token=token) for _ in range(count)))
 
         limited: list[Reply] = []
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while not limited:  # again, when a burst has taken seconds
                 await asyncio.sleep(1)  # a full bucket
                 limited = [reply for reply in await burst("a", 15) if reply.status != 200]
@@ -286,7 +286,7 @@ class TestHealthAndLimits:
         assert limited[0].headers["retry-after"] == "1"
         assert [reply.status for reply in await burst("b", 1)] == [200]
         statuses: set[int] = set()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while 429 not in statuses:
                 await asyncio.sleep(1)
                 everyone = await asyncio.gather(*(burst(f"user {number}", 2) for number in range(30)))
