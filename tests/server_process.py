@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from llmrouter_server.runtime.dev_identity import DevIdentity
 
-START_S = 30.0
+START_S = 60.0
 
 
 @contextlib.asynccontextmanager

@@ -16,8 +16,8 @@ from llmrouter_server.runtime.local_process import command_of, is_alive
 if TYPE_CHECKING:
     from types import TracebackType
 
-READY_TIMEOUT_S = 60.0
-END_TIMEOUT_S = 45.0
+READY_TIMEOUT_S = 150.0
+END_TIMEOUT_S = 90.0
 FREE_PORTS = ("--port", "0", "--grpc-port", "0", "--metrics-port", "0")
 
 

@@ -180,7 +180,7 @@ class ChatStack:
         return worlds
 
     async def add_precise(self, world: World, letter: str, number: int) -> None:
-        """Give a provider so many models of a power level that no world has otherwise."""
+        """Give a provider so many models of a power level that its world has not otherwise."""
         names = [f"{world.model}-precise-{index}" for index in range(number)]
         await self._pool.execute(ADD_PRECISE, world.ids[letter], names, PRICE_IN, PRICE_OUT)
         await self._until_known(world, names[-1])

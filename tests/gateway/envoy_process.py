@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
 
-START_S = 30.0
+START_S = 60.0
 STOPS = ((signal.SIGTERM, 10.0),)
 ANSWER_S = 15.0
 STUB = """

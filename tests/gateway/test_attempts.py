@@ -10,6 +10,7 @@ from gateway import refusals
 from gateway.chat_client import Reply
 from gateway.chat_stack import PATIENCE_S, REST_S
 from gateway.refusals import status
+from gateway.test_ruled_chat import add_rule
 
 if TYPE_CHECKING:
     from gateway.chat_stack import ChatStack, World
@@ -77,7 +78,7 @@ async def test_the_journal_names_the_providers_that_were_tried_and_no_others(cha
     decision_id = (await chat.post(world, body)).headers["x-llmrouter-decision-id"]
     await chat.recorded(world)
     async with asyncio.timeout(PATIENCE_S):
-        while decision_id not in (written := chat.stack.journal.read_text(encoding="utf-8")):
+        while decision_id not in (written := chat.stack.journal.read_text(encoding="utf-8").rpartition("\n")[0]):
             await asyncio.sleep(0.05)  # Envoy writes it every 0.2 s
     [line] = [json.loads(each) for each in written.splitlines() if decision_id in each]
     assert [each["provider_id"] for each in line["plan"]["candidates"]] == [str(world.ids[name]) for name in "AB"]
@@ -119,6 +120,7 @@ async def test_a_provider_gets_one_second_try_however_many_of_its_models_are_in_
     chat: ChatStack, world: World
 ) -> None:
     await chat.add_precise(world, "A", 3)
+    await add_rule(chat, world, "true", world.ids["A"])  # other tests have added precise models too
     world.a.behave(status(500))
     reply = await chat.ask(world, model="precision")
     assert (reply.status, reply.error["code"]) == (502, "providers_failed")

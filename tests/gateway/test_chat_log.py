@@ -31,9 +31,10 @@ async def test_a_refusal_is_logged_under_its_request_id(chat: ChatStack, world: 
 
 async def reasons_logged(chat: ChatStack, request_id: str) -> list[str]:
     log, found = chat.stack.home / "logs" / "server.log", []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not found:
-            lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if request_id in line]
+            whole = log.read_text(encoding="utf-8").rpartition("\n")[0]  # the last line may be being written
+            lines = [json.loads(line) for line in whole.splitlines() if request_id in line]
             found = [line["reason"] for line in lines if line["message"] == "chat request refused"]
             await asyncio.sleep(0.02)
     return found

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
-COMMAND_S = 20.0
-STOP_S = 5.0
+COMMAND_S = 60.0
+STOP_S = 20.0
 LATER_S = 20.0
 LEFT_OUT = "..."
 """A line of a sample that stands for whatever else there is."""

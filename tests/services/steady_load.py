@@ -19,7 +19,7 @@ EVERY_S = 0.1
 EVERY = {"route": 1, "chat": 1, "stream": 3}
 """What is asked for, and at which of these times: each, or each third."""
 MORE = 3
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class Load:

@@ -208,7 +208,7 @@ class Planting:
 
     async def on_the_command_line(self) -> None:
         """Rotate after all else: the server does not know the new key."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while "1 decisions replayed, 0 differ" not in self.seen.get("replay", ""):  # it is written behind
                 self.seen["replay"] = await self.run("decisions", "replay", "--weights", "1,0,0", "--list")
         self.seen["rotate"] = await self.run("keys", "rotate")

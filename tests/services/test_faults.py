@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 import uuid
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from llmrouter.v2.model_service_pb2 import ListModelsRequest
 from llmrouter.v2.routing_service_pb2 import RouteRequest
 from llmrouter.v2.settings_service_pb2 import GetSettingsRequest
 from llmrouter.v2.usage_service_pb2 import GetUsageRequest, RecordUsageRequest
+from llmrouter_server.runtime.database import COMMAND_TIMEOUT_S
 from llmrouter_server.runtime.local_ports import accepts
 
 if TYPE_CHECKING:
@@ -30,8 +32,9 @@ if TYPE_CHECKING:
 
     from llmrouter_server.runtime.local_stack import LocalStack
 
-RECOVERY_S = 15
+RECOVERY_S = 60
 PATIENCE_S = 30
+MOST_PLAYS = 3
 FOR_REPORTS = 10
 """Connections to Postgres that reports may have, half of all, unless that is set otherwise."""
 
@@ -194,6 +197,16 @@ async def until_recorded(service: AsyncClient) -> None:
 
 
 async def test_sigterm_during_200_calls_in_flight_answers_them_all(broken: LocalStack, client: AsyncClient) -> None:
+    for _ in range(MOST_PLAYS):
+        answers, waited_s = await answers_in_flight_at_sigterm(broken, client)
+        assert set(answers) <= {"OK", "UNAVAILABLE"}  # whoever gets no connection in time is told so
+        if waited_s < COMMAND_TIMEOUT_S:  # else the server gave up those that waited in Postgres
+            break
+    assert answers["OK"] >= FOR_REPORTS
+
+
+async def answers_in_flight_at_sigterm(broken: LocalStack, client: AsyncClient) -> tuple[Counter[str], float]:
+    """Return the answers of 200 calls, and how long Postgres kept those waiting that had got there."""
     await until_it_answers(client)
     lock = await asyncpg.connect(broken.database_url)
     async with asyncio.timeout(PATIENCE_S):
@@ -201,6 +214,7 @@ async def test_sigterm_during_200_calls_in_flight_answers_them_all(broken: Local
             transaction = lock.transaction()
             await transaction.start()
             await lock.execute("lock table llm_usage_daily in access exclusive mode")
+            began = time.monotonic()
             # Each of these reads the locked table; those that got a connection wait in Postgres, the others for one.
             calls = [
                 asyncio.create_task(outcome(client.usage.GetUsage(GetUsageRequest(), timeout=PATIENCE_S)))
@@ -216,6 +230,7 @@ async def test_sigterm_during_200_calls_in_flight_answers_them_all(broken: Local
         while await accepts(broken.ports.grpc):
             await asyncio.sleep(0.01)
     await transaction.rollback()
+    waited_s = time.monotonic() - began
     await lock.close()
     answers = Counter(await asyncio.gather(*calls))
     exit_code = await asyncio.wait_for(broken.server.wait(), PATIENCE_S)
@@ -223,8 +238,7 @@ async def test_sigterm_during_200_calls_in_flight_answers_them_all(broken: Local
         await client.usage.GetUsage(GetUsageRequest())
     await broken.start_server()
     assert exit_code == 0
-    assert set(answers) <= {"OK", "UNAVAILABLE"}  # whoever gets no connection in time is told so
-    assert answers["OK"] >= FOR_REPORTS
+    return answers, waited_s
 
 
 async def all_reports_wait(lock: Any, calls: list[asyncio.Task[str]]) -> bool:

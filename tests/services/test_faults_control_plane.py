@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from llmrouter_server.runtime.dev_identity import RoleName
 
 DEADLINE_S = 10.0
-RECOVERY_S = 15.0
+RECOVERY_S = 60.0
 SLOW_S, WARM_CALLS = 0.1, 200
 PASSING = {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
 
@@ -171,6 +171,11 @@ class Traffic:
             while len(self.decisions) < known + answers:
                 await asyncio.sleep(0.01)
 
+    async def until_it_fails(self) -> None:
+        async with asyncio.timeout(RECOVERY_S):
+            while not self.failures:
+                await asyncio.sleep(0.01)
+
     async def _route(self, user: uuid.UUID) -> None:
         async with self._place.client(user=user) as client:
             while not self._stop.is_set():
@@ -204,6 +209,7 @@ async def test_while_the_database_restarts_routes_are_unavailable_at_worst_and_n
                     postgres.server.signal(signal.SIGQUIT)
                 await postgres.stop()
                 await asyncio.sleep(1)
+                await traffic.until_it_fails()
                 await postgres.start()
                 await traffic.more(1000)
             assert Unavailable in traffic.failures

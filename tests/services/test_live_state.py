@@ -21,13 +21,16 @@ from llmrouter.v2.routing_service_pb2 import RouteRequest, RouteResponse
 from llmrouter_server.runtime.dev_identity import DevIdentity
 from llmrouter_server.runtime.local_ports import free_ports
 from server_process import server
+from services.stalls import Stalls
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
 HEARD_WITHIN_S = 1.0
 MEASUREMENTS = 3
-"""Whoever measures may have stood still meanwhile: one of so many must be in time."""
+"""One of so many must be in time."""
+STALLED_S, MOST_STALLED = 0.25, 10
+"""For how long somebody stood still in a measurement that says nothing, and how many of those there may be."""
 PATIENCE_S = 20.0
 ENOUGH_S = 30.0
 """Longer than anybody waits for the database."""
@@ -104,13 +107,19 @@ async def in_time(
     replicas: Replicas, measure: Callable[[Pair], Awaitable[None]], *passing: type[LlmrouterError]
 ) -> None:
     """Measure with a new user each time, until it is in time; `passing` are errors that may be the machine's too."""
-    for number in range(1, MEASUREMENTS + 1):
-        pair = Pair(replicas)
+    late = stalled = 0
+    while True:
+        pair, stalls = Pair(replicas), Stalls()
         try:
-            await pair.warm()
-            await measure(pair)
+            async with stalls:
+                await pair.warm()
+                await measure(pair)
         except (LateError, *passing):
-            if number == MEASUREMENTS:
+            if stalls.longest_s > STALLED_S:
+                stalled += 1
+            else:
+                late += 1
+            if late == MEASUREMENTS or stalled == MOST_STALLED:
                 raise
         else:
             return

@@ -35,6 +35,7 @@ DRAINED = ((signal.SIGTERM, 40.0),)
 PATIENCE_S = 20.0
 AT_ONCE = 100
 STALLED_S = 0.5
+MOST_PLAYS = 3
 
 
 def with_another(folder: Path, grpc: int, gateway: int) -> Callable[[EdgeParameters], EdgeParameters]:
@@ -65,13 +66,14 @@ def held_ports(count: int) -> Iterator[list[int]]:
 async def test_replicas_are_replaced_one_after_the_other_and_no_request_fails(
     own_stack: Callable[..., AbstractAsyncContextManager[LocalStack]], open_folder: Path
 ) -> None:
-    """Two checks that are late by a second take away the only replica that is up: then it is done once more."""
+    """Two checks that are late by a second take away the only replica that is up: then it is done again."""
     with held_ports(2) as (grpc, gateway):
         make = functools.partial(own_stack, adjust_edge=with_another(open_folder, grpc, gateway))
-        async with Stalls() as stalls:
-            failed = await replaced(make, open_folder, grpc, gateway)
-        if failed and stalls.longest_s > STALLED_S:
-            failed = await replaced(make, open_folder, grpc, gateway)
+        for _ in range(MOST_PLAYS):
+            async with Stalls() as stalls:
+                failed = await replaced(make, open_folder, grpc, gateway)
+            if not failed or stalls.longest_s < STALLED_S:
+                break
         assert not failed
 
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from llmrouter.v2.settings_service_pb2_grpc import SettingsServiceStub
 from llmrouter.v2.usage_service_pb2 import GetUsageRequest
 from llmrouter.v2.usage_service_pb2_grpc import UsageServiceStub
 from llmrouter_server.runtime import migrations
+from llmrouter_server.runtime.database import COMMAND_TIMEOUT_S
 from llmrouter_server.runtime.dev_identity import AUDIENCE, ISSUER, DevIdentity
 from llmrouter_server.runtime.local_ports import accepts, free_ports
 from llmrouter_server.runtime.local_process import is_alive
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-WAIT_S = 30.0
+WAIT_S = 60.0
+MOST_PLAYS = 3
 GET_SETTINGS = "/llmrouter.v2.SettingsService/GetSettings"
 NOT_MIGRATED = "the database is not migrated: run `llmrouter migrate` first"
 
@@ -206,10 +209,17 @@ async def test_calls_in_flight_are_answered_before_the_end(
     open_folder: Path, migrated_database: Callable[[], Awaitable[str]], by: str
 ) -> None:
     url = await migrated_database()
-    async with (
-        Service(open_folder, url, DB_POOL_MIN="16", DB_POOL_MAX="32") as service,
-        contextlib.AsyncExitStack() as channels,
-    ):
+    for _ in range(MOST_PLAYS):
+        codes, waited_s = await answers_in_flight_at_the_end(open_folder, url, by)
+        if waited_s < COMMAND_TIMEOUT_S:  # else the server gave up those that waited in Postgres
+            break
+    assert codes == {grpc.StatusCode.OK: 16}
+
+
+async def answers_in_flight_at_the_end(folder: Path, url: str, by: str) -> tuple[Counter[grpc.StatusCode], float]:
+    """Return the codes of 16 calls, and how long Postgres kept them waiting."""
+    settings = {"DB_POOL_MIN": "16", "DB_POOL_MAX": "32", "DRAIN_TIMEOUT_SECONDS": "20"}
+    async with Service(folder, url, **settings) as service, contextlib.AsyncExitStack() as channels:
         await service.ready()
         metadata = (("authorization", f"Bearer {service.token}"),)
         lock = await asyncpg.connect(url)
@@ -219,6 +229,7 @@ async def test_calls_in_flight_are_answered_before_the_end(
                 transaction = lock.transaction()
                 await transaction.start()
                 await lock.execute("lock table llm_usage_daily in access exclusive mode")
+                began = time.monotonic()
                 calls = [
                     asyncio.ensure_future(_answer(stub.GetUsage(GetUsageRequest(), metadata=metadata, timeout=WAIT_S)))
                     for stub in stubs
@@ -233,12 +244,13 @@ async def test_calls_in_flight_are_answered_before_the_end(
             service.process.terminate()
         await service.until(lambda: len(service.logged("draining")) == 2)
         await transaction.rollback()
+        waited_s = time.monotonic() - began
         await lock.close()
         codes = Counter(await asyncio.gather(*calls))
         assert await service.end() == 0
-    assert codes == {grpc.StatusCode.OK: 16}
     assert len(service.logged("stopped")) == 2
     assert not [line for line in service.output if "Traceback" in line]
+    return codes, waited_s
 
 
 async def _all_wait(lock: Any, calls: list[asyncio.Future[grpc.StatusCode]]) -> bool:
@@ -277,7 +289,8 @@ async def test_a_killed_supervisor_leaves_no_worker_behind(service: Service) -> 
     pids = await service.ready()
     service.process.kill()
     assert await service.end() == -signal.SIGKILL
-    assert not any(map(is_alive, pids))
+    # A process closes what it wrote to, which is the end of the output, a moment before it is gone.
+    await service.until(lambda: not any(map(is_alive, pids)))
     assert not await accepts(service.port)
 
 

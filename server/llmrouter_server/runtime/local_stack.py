@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from types import TracebackType
 
-READY_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 60.0
 POLL_S = 0.02
 DRAIN_NOTICE_S = 0.2
 DRAIN_S = 5
