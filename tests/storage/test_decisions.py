@@ -21,6 +21,7 @@ from llmrouter_server.routing.log import DecisionLog
 from llmrouter_server.routing.store import RoutingStore
 from llmrouter_server.runtime.database import Database
 from proxy import Proxy
+from turns import in_one_go
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -83,6 +84,20 @@ async def test_those_that_wait_are_written_when_it_stops(house: House) -> None:
     await log.stop()
     for record, _ in records[::500]:
         assert await house.store.find_decision(record.id) == record
+
+
+async def test_many_are_made_ready_for_the_database_a_few_at_a_time(
+    house: House, log: DecisionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = await house.catalog.load_snapshot()
+    records = [decided(snapshot) for _ in range(500)]
+    async with in_one_go() as counting:
+        monkeypatch.setattr(decision_log, "facts_to_json", counting.counted(decision_log.facts_to_json))
+        for record, decision in records:
+            log.add(record, decision)
+        await written(log, records[-1][0].id)
+    assert counting.all == 500
+    assert counting.most <= decision_log.AT_ONCE
 
 
 # --- when they cannot be written ---

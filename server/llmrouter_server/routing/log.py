@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from llmrouter_server import errors
 from llmrouter_server.routing.record import facts_to_json, outcome_to_json
 from llmrouter_server.runtime import telemetry
+from llmrouter_server.runtime.turns import in_turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +28,8 @@ log = logging.getLogger(__name__)
 
 KEPT_DAYS = 30
 MAX_WAITING = 50_000
-MAX_BATCH = 1000
+MAX_BATCH, AT_ONCE = 1000, 50
+"""How many are written together, and made ready for it in one go."""
 GATHER_S = 0.1
 """How long decisions are gathered before they are written together."""
 RETRY_DELAY_S = 1.0
@@ -123,7 +125,7 @@ class DecisionLog:
         texts: dict[tuple[int, int], tuple[int, str, str]] = {}
         """By what they are written of, which decisions share that were made once: number, facts and outcome."""
         rows, days = [], set()
-        for record, decision, _ in batch:
+        async for record, decision, _ in in_turns(batch, AT_ONCE):
             made = id(record.facts), id(decision)
             text = texts.get(made)
             if text is None:
