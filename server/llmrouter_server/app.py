@@ -70,6 +70,7 @@ from llmrouter_server.runtime import grpc_server, telemetry, tracing
 from llmrouter_server.runtime.auth import KeySet, TokenVerifier
 from llmrouter_server.runtime.database import Database, DatabaseUnusableError
 from llmrouter_server.runtime.grpc_server import StartError
+from llmrouter_server.runtime.intake import Intake, Loop
 from llmrouter_server.runtime.interceptor import CallInterceptor
 from llmrouter_server.runtime.maintenance import Maintenance
 from llmrouter_server.runtime.notifications import Notifications
@@ -106,6 +107,12 @@ ADD_TO_SERVER: Mapping[str, Callable[[Any, Any], None]] = {
     "UsageService": usage_service_pb2_grpc.add_UsageServiceServicer_to_server,
 }
 SERVICE_NAMES = tuple(f"llmrouter.v2.{name}" for name in ADD_TO_SERVER)
+BUSY_RPCS = (
+    "/llmrouter.v2.RoutingService/Route",
+    "/llmrouter.v2.CredentialService/GetCredential",
+    "/llmrouter.v2.UsageService/RecordUsage",
+)
+"""Those that services call for each request to a model."""
 
 
 class Part(Protocol):
@@ -122,7 +129,7 @@ def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code: 0 after a clean drain, 1 when it could not start."""
     telemetry.configure_logging()
     try:
-        uvloop.run(_serve(settings))
+        uvloop.run(_serve(settings), loop_factory=Loop)
     except (DatabaseUnusableError, StartError, tracing.TracingError) as error:
         log.error("%s", error)  # noqa: TRY400 - one clear sentence; the traceback tells an operator nothing
         return 1
@@ -160,7 +167,7 @@ async def _serve(settings: Settings) -> None:
         health = grpc_server.add_health(interceptor, database, SERVICE_NAMES)
         gc.collect()
         gc.freeze()  # what is here now stays; the collector need not look at it again
-        await grpc_server.run(server, health, settings, stop)
+        await grpc_server.run(server, Intake(server, interceptor, BUSY_RPCS), health, settings, stop)
     log.info("stopped")
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
+PROCESS = f"/{SERVICE}/Process"
 CHAT, MODELS = "/v1/chat/completions", "/v1/models"
 DECIDE_S = 3.0
 """How long a decision may take; Envoy waits a little longer."""

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc_health.v1 import health_pb2
 
+from llmrouter_server.gateway.ext_proc import PROCESS
 from llmrouter_server.runtime.grpc_server import StartError, patient_threads
+from llmrouter_server.runtime.intake import Intake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -53,7 +55,9 @@ class GatewayServer:
                     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ],
             )
-        self._server.add_generic_rpc_handlers((_OnlyEnvoy(secret, (*handlers, _health(is_leaving))),))
+        only_envoy = _OnlyEnvoy(secret, (*handlers, _health(is_leaving)))
+        self._server.add_generic_rpc_handlers((only_envoy,))
+        self._intake = Intake(self._server, only_envoy, (PROCESS,))
 
     async def start(self) -> None:
         """Begin to listen; StartError."""
@@ -61,7 +65,7 @@ class GatewayServer:
             self._server.add_insecure_port(self._address)
         except RuntimeError:
             raise StartError(f"cannot listen on {self._address}: the address is taken or not this machine's") from None
-        await self._server.start()
+        await self._intake.start()
         log.info("serving Envoy", extra={"address": self._address})
 
     async def stop(self) -> None:

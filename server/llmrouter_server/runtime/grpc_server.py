@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from llmrouter_server.config import Settings
     from llmrouter_server.runtime.database import Database
+    from llmrouter_server.runtime.intake import Intake
     from llmrouter_server.runtime.interceptor import CallInterceptor
 
 log = logging.getLogger(__name__)
@@ -101,11 +102,11 @@ def add_health(server: CallInterceptor, database: Database, service_names: Seque
 
 
 async def run(
-    server: grpc.aio.Server, health: health_aio.HealthServicer, settings: Settings, stop: asyncio.Event
+    server: grpc.aio.Server, intake: Intake, health: health_aio.HealthServicer, settings: Settings, stop: asyncio.Event
 ) -> None:
     """Serve until `stop`, then drain: health checks say so first, then new calls are refused, then old ones end."""
     _listen(server, settings)
-    await server.start()
+    await intake.start()
     log.info("serving", extra={"address": settings.listen_address})
     await stop.wait()
     log.info("draining")

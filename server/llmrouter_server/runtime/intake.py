@@ -1,0 +1,124 @@
+"""How calls come in: several at a time, where grpc.aio takes one, and then asks gRPC for the next.
+
+gRPC's thread and Python's would wake each other up for every single call. So they hand over all that there are, and
+what the work on a call needs is still in the processor's caches when the next one is worked on.
+
+Parts of grpc.aio that are not public are used for it. Where they are not as they are known here, calls come in as
+grpc.aio takes them, and the log says so.
+"""
+
+# ruff: noqa: SLF001 - see above
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import functools
+import inspect
+import logging
+import operator
+import socket
+import sys
+import termios
+from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
+
+import grpc
+import uvloop
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+
+    from _typeshed import FileDescriptorLike
+
+log = logging.getLogger(__name__)
+
+Ts = TypeVarTuple("Ts")
+
+AT_ONCE = 16
+"""How many calls of one RPC can be handed over together: more than that saves next to nothing."""
+MOST_WAKES = 65_536
+_PARTS: Mapping[str, Sequence[str]] = {
+    "AioServer.is_running": ("self",),
+    "AioServer._request_registered_call": ("self", "method"),
+    "_handle_rpc": ("method_name", "method_resolver", "interceptors", "rpc_state", "loop", "concurrency_exceeded"),
+    "_schedule_rpc_coro": ("rpc_coro", "rpc_state", "loop", "method_name"),
+    "_RequestCallError": (),
+}
+"""What is used of grpc.aio's compiled part, and what that takes."""
+
+
+class Intake:
+    """Starts a server, and takes the calls of its busiest RPCs."""
+
+    def __init__(self, server: grpc.aio.Server, handler: grpc.GenericRpcHandler, busy: Sequence[str]) -> None:
+        """`handler` is the one that the server has for all calls; `busy` are methods such as /package.Service/Name."""
+        self._server, self._busy = server, busy if is_known() else ()
+        self.resolve_handler = handler.service
+        """What grpc.aio asks who answers a call."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        for method in self._busy:
+            _, service, name = method.split("/")
+            # Known to gRPC by its name, and to grpc.aio by no handler of its own, which would not learn the metadata.
+            server.add_registered_method_handlers(service, {name: None})  # type: ignore[dict-item]
+
+    async def start(self) -> None:
+        """Begin; until the server is stopped."""
+        await self._server.start()
+        for method in self._busy:
+            for _ in range(AT_ONCE):
+                self._begin(self._take(method))
+
+    async def _take(self, method: str) -> None:
+        server, name, loop = self._server._server, method.encode(), asyncio.get_running_loop()  # type: ignore[attr-defined]
+        while server.is_running():
+            try:
+                call = await server._request_registered_call(name)
+            except cygrpc._RequestCallError:  # the server stops, or nobody waits for an answer any more
+                continue
+            answered = cygrpc._handle_rpc(method, self, (), call, loop, False)
+            self._begin(cygrpc._schedule_rpc_coro(answered, call, loop, method))
+
+    def _begin(self, running: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(running)
+        self._tasks.add(task)  # or nobody would keep it alive
+        task.add_done_callback(self._tasks.discard)
+
+
+@functools.cache
+def is_known() -> bool:
+    """Whether grpc.aio is made as it is known here."""
+    try:
+        unlike = [name for name, takes in _PARTS.items() if takes and _parameters(name) != takes]
+        unlike += [] if issubclass(cygrpc._RequestCallError, Exception) else ["_RequestCallError"]
+    except (AttributeError, TypeError, ValueError) as error:
+        unlike = [str(error)]
+    if unlike:
+        log.warning("this grpcio is new here: each call costs more", extra={"version": grpc.__version__, "new": unlike})
+    return not unlike
+
+
+def _parameters(name: str) -> Sequence[str]:
+    return tuple(inspect.signature(operator.attrgetter(name)(cygrpc)).parameters)
+
+
+class Loop(uvloop.Loop):
+    """An event loop that is woken up once for all that gRPC's thread has told it.
+
+    That thread sends a byte for each, and grpc.aio reads one byte before it does all that there is to do.
+    """
+
+    def add_reader(self, fd: FileDescriptorLike, callback: Callable[[Unpack[Ts]], Any], *args: *Ts) -> None:
+        handler = getattr(callback, "func", None)
+        if isinstance(fd, socket.socket) and getattr(handler, "__name__", None) == "_handle_events":
+            super().add_reader(fd, _woken, fd, callback)
+        else:
+            super().add_reader(fd, callback, *args)
+
+
+def _woken(wakes: socket.socket, handle_events: Callable[[], None]) -> None:
+    """Leave one byte. What the others tell of was there before they were sent, and so is done now."""
+    waiting = int.from_bytes(fcntl.ioctl(wakes, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
+    if waiting > 1:
+        wakes.recv(min(waiting - 1, MOST_WAKES))
+    handle_events()

@@ -1,0 +1,209 @@
+"""How calls come in: several at a time, and each as if it were alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+import uvloop
+
+from llmrouter_server.runtime import intake
+from llmrouter_server.runtime.intake import AT_ONCE, Intake, Loop
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+BUSY, OTHER = "/test.Service/Busy", "/test.Service/Other"
+PATIENCE_S = 20.0
+
+
+@dataclass
+class Echo(grpc.GenericRpcHandler):
+    """Answers with the request and the metadata; counts what it does in each turn of the event loop."""
+
+    began: dict[int, int] = field(default_factory=dict)
+    turn: int = 0
+    waits: asyncio.Event | None = None
+    is_cancelled: bool = False
+
+    def service(self, details: grpc.HandlerCallDetails) -> Any:
+        if details.method not in (BUSY, OTHER):
+            return None
+        name = dict(details.invocation_metadata or ()).get("name")
+
+        async def answer(request: bytes, _: object) -> bytes:
+            self.began[self.turn] = self.began.get(self.turn, 0) + 1
+            if self.waits is not None:
+                try:
+                    await self.waits.wait()
+                except asyncio.CancelledError:
+                    self.is_cancelled = True
+                    raise
+            return request + str(name).encode()
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+    async def count_turns(self) -> None:
+        while True:
+            self.turn += 1
+            await asyncio.sleep(0)
+
+
+@dataclass
+class Running:
+    server: grpc.aio.Server
+    intake: Intake
+    echo: Echo
+    port: int
+
+    async def call(self, number: int, method: str = BUSY) -> bytes:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{self.port}") as channel:
+            call = channel.unary_unary(method)(b"%d " % number, metadata=(("name", f"n{number}"),), timeout=PATIENCE_S)
+            return bytes(await call)
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[Running]:
+    async with serving() as served:
+        yield served
+
+
+@contextlib.asynccontextmanager
+async def serving() -> AsyncIterator[Running]:
+    server, echo = grpc.aio.server(), Echo()
+    server.add_generic_rpc_handlers((echo,))
+    taken = Intake(server, echo, (BUSY,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await taken.start()
+    try:
+        yield Running(server, taken, echo, port)
+    finally:
+        await server.stop(None)
+
+
+async def test_every_call_is_answered_with_what_it_brought(running: Running) -> None:
+    many = 3 * AT_ONCE  # also grpc.aio's own way takes some of them
+    answers = await asyncio.gather(*(running.call(each, (BUSY, OTHER)[each % 2]) for each in range(2 * many)))
+    assert answers == [b"%d n%d" % (each, each) for each in range(2 * many)]
+
+
+async def test_what_nobody_answers_is_unimplemented(running: Running) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await running.call(1, "/test.Service/Nothing")
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_calls_that_wait_are_begun_together(running: Running) -> None:
+    """They come while the event loop is held up; grpc.aio itself begins one in each turn."""
+    channel = grpc.insecure_channel(f"127.0.0.1:{running.port}")
+    turns = asyncio.create_task(running.echo.count_turns())
+    try:
+        calls = [channel.unary_unary(BUSY).future(b"", timeout=PATIENCE_S) for _ in range(AT_ONCE)]
+        time.sleep(0.5)  # noqa: ASYNC251 - that is the test
+        async with asyncio.timeout(PATIENCE_S):
+            while not all(call.done() for call in calls):
+                await asyncio.sleep(0.01)
+        assert max(running.echo.began.values()) > AT_ONCE / 2
+    finally:
+        turns.cancel()
+        channel.close()
+
+
+async def test_a_call_that_is_cancelled_is_not_worked_on_any_more(running: Running) -> None:
+    running.echo.waits = asyncio.Event()
+    calls = [asyncio.create_task(running.call(each)) for each in range(2)]
+    async with asyncio.timeout(PATIENCE_S):
+        while sum(running.echo.began.values()) < len(calls):
+            await asyncio.sleep(0.01)
+        for call in calls:
+            call.cancel()
+        while not running.echo.is_cancelled:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_stop_lets_calls_end_and_leaves_nothing_behind() -> None:
+    async with serving() as served:
+        served.echo.waits = asyncio.Event()
+        calls = [asyncio.create_task(served.call(each)) for each in range(AT_ONCE + 2)]
+        async with asyncio.timeout(PATIENCE_S):
+            while sum(served.echo.began.values()) < len(calls):
+                await asyncio.sleep(0.01)
+            stopping = asyncio.create_task(served.server.stop(PATIENCE_S))
+            await asyncio.sleep(0.1)
+            served.echo.waits.set()
+            assert sorted(await asyncio.gather(*calls)) == sorted(
+                b"%d n%d" % (each, each) for each in range(len(calls))
+            )
+            await stopping
+            while served.intake._tasks:
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def unknown(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(intake, "_PARTS", {**intake._PARTS, "_handle_rpc": ("something", "else")})
+    intake.is_known.cache_clear()
+    yield
+    intake.is_known.cache_clear()
+
+
+@pytest.mark.usefixtures("unknown")
+async def test_with_a_grpcio_that_is_not_known_calls_come_in_as_it_takes_them(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        async with serving() as served:
+            assert await asyncio.gather(*map(served.call, range(3))) == [b"0 n0", b"1 n1", b"2 n2"]
+            assert not served.intake._tasks
+    [line] = caplog.records
+    assert vars(line)["new"] == ["_handle_rpc"]
+
+
+def test_the_grpcio_that_is_locked_is_known() -> None:
+    assert intake.is_known()
+
+
+@pytest.mark.parametrize("sent", [0, 1, 2, 500])
+def test_one_wake_up_is_left_of_many(sent: int) -> None:
+    left, (wakes, waker) = [], socket.socketpair()
+    with wakes, waker:
+        wakes.setblocking(False)
+        waker.send(b"1" * sent)
+
+        def handle_events() -> None:
+            with contextlib.suppress(BlockingIOError):
+                left.append(wakes.recv(1000))
+
+        intake._woken(wakes, handle_events)
+    assert left == [b"1"] * min(sent, 1)
+
+
+def test_the_event_loop_wakes_up_so_for_grpc_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    woken = []
+
+    def wake(wakes: socket.socket, handle_events: Any) -> None:
+        woken.append(wakes)
+        wake_up(wakes, handle_events)
+
+    wake_up = intake._woken
+    monkeypatch.setattr(intake, "_woken", wake)
+
+    async def main() -> None:
+        async with serving() as served:
+            assert await served.call(1) == b"1 n1"
+        loop, came, (reader, writer) = asyncio.get_running_loop(), asyncio.Event(), socket.socketpair()
+        with reader, writer:
+            loop.add_reader(reader, came.set)
+            writer.send(b"1")
+            async with asyncio.timeout(PATIENCE_S):
+                await came.wait()
+            loop.remove_reader(reader)
+            assert reader not in woken
+
+    uvloop.run(main(), loop_factory=Loop)
+    assert woken
