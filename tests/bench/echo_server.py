@@ -1,7 +1,7 @@
 """A bare grpc.aio server that answers every call with the same bytes: `python -m bench.echo_server <base64>`.
 
-What Route could be at most, in one process, with grpc.aio on uvloop. With PATIENT after that, gRPC's threads are so,
-as our server's.
+What Route could be at most, in one process, with grpc.aio on uvloop. With SAME after that, the process is set up as our
+server's: its event loop, and gRPC's threads. With INTAKE, it takes calls in as our server too.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import grpc
 import uvloop
 
 from llmrouter_server.runtime.grpc_server import patient_threads
+from llmrouter_server.runtime.intake import Intake, Loop
 
-PATIENT = "patient"
+AS_IT_COMES, SAME, INTAKE = "", "same", "intake"
+ROUTE = "/llmrouter.v2.RoutingService/Route"
 
 
 class Echo(grpc.GenericRpcHandler):
@@ -30,17 +32,18 @@ class Echo(grpc.GenericRpcHandler):
         return self._handler
 
 
-async def main() -> None:
-    answer, *how = sys.argv[1:]
-    with patient_threads() if how == [PATIENT] else contextlib.nullcontext():
+async def main(answer: str, how: str) -> None:
+    with patient_threads() if how else contextlib.nullcontext():
         server = grpc.aio.server()
-    server.add_generic_rpc_handlers((Echo(base64.b64decode(answer)),))
+    echo = Echo(base64.b64decode(answer))
+    server.add_generic_rpc_handlers((echo,))
     port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
+    await Intake(server, echo, (ROUTE,) if how == INTAKE else ()).start()
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    _, answer_, how_ = (*sys.argv, "")[:3]
+    uvloop.run(main(answer_, how_), loop_factory=Loop if how_ else uvloop.new_event_loop)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from bench.echo_server import PATIENT
+from bench.echo_server import AS_IT_COMES
 from bench.plain_envoy import plain_config, transcoder_config
 from conftest import make_open_folder
 from gateway.chat_client import send
@@ -268,13 +268,11 @@ async def plain_door(bench: Bench, grpc_port: int, server_pid: int) -> AsyncIter
 
 
 @asynccontextmanager
-async def echo(bench: Bench, answer: str, *, set_up_as_ours: bool = False) -> AsyncIterator[Echo]:
-    """Run a bare gRPC server that answers with these bytes, in base64."""
+async def echo(bench: Bench, answer: str, how: str = AS_IT_COMES) -> AsyncIterator[Echo]:
+    """Run a bare gRPC server that answers with these bytes, in base64; `how`: as echo_server has it."""
     with on_core(bench.cores.system):
-        if not set_up_as_ours:
-            server = await _python("bench.echo_server", answer, GRPC_EXPERIMENTS="")
-        else:
-            server = await _python("bench.echo_server", answer, PATIENT, **dict([GRPC_POLLING]))
+        polling = dict([GRPC_POLLING]) if how else {GRPC_POLLING[0]: ""}
+        server = await _python("bench.echo_server", answer, how, **polling)
     try:
         port = await port_of(server)
         async with plain_door(bench, port, server.pid) as door:

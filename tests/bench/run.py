@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import rounds
+from bench.echo_server import AS_IT_COMES, INTAKE, SAME
 from bench.machine import machine
 from bench.places import Cores, bench, echo, plain_door
 from bench.report import markdown, summary
@@ -27,6 +28,7 @@ ROOT = Path(__file__).parent.parent.parent
 ROUNDS, SECONDS = 5, 4.0
 IDLE_S, WARM_UP_S = 3.0, 1.0
 MANY_MODELS = 500
+ECHOES = {"echo": AS_IT_COMES, "echo, same set-up": SAME, "echo, same intake": INTAKE}
 
 Round = dict[str, "Figures"]
 
@@ -37,15 +39,10 @@ class Others:
 
     answer: bytes
     """Of Route's; what the echoes say."""
-    bare_echo: Echo
-    same_echo: Echo
-    """In a process set up as our server's."""
+    echoes: Mapping[str, Echo]
+    """As they come, set up as our server's process, and taking calls in as it does."""
     our_plain_door: Door
     """A plain Envoy before our server."""
-
-    @property
-    def echoes(self) -> Mapping[str, Echo]:
-        return {"echo": self.bare_echo, "echo, same set-up": self.same_echo}
 
 
 async def measure(
@@ -62,8 +59,7 @@ async def measure(
         told, stack = base64.b64encode(answer).decode(), made.stack
         others = Others(
             answer,
-            await cleanup.enter_async_context(echo(made, told)),
-            await cleanup.enter_async_context(echo(made, told, set_up_as_ours=True)),
+            {name: await cleanup.enter_async_context(echo(made, told, how)) for name, how in ECHOES.items()},
             await cleanup.enter_async_context(plain_door(made, stack.ports.grpc, stack.server.pid)),
         )
         idle = await rounds.idle(made, seconds=min(seconds, IDLE_S))

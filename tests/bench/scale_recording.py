@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench import grpc_load
-from bench.echo_server import PATIENT
+from bench.echo_server import SAME
 from bench.places import _end, _python, port_of
 from bench.rounds import quantile
 from bench.scale_record_load import SERVICE, RecordLoad
@@ -88,7 +88,7 @@ class Echo:
 @contextlib.asynccontextmanager
 async def _echo() -> AsyncIterator[Echo]:
     answer = usage_service_pb2.RecordUsageResponse(usage_id=str(uuid.uuid4()), cost_usd=0.001)
-    process = await _python("bench.echo_server", _base64(answer), PATIENT, **dict([GRPC_POLLING]))
+    process = await _python("bench.echo_server", _base64(answer), SAME, **dict([GRPC_POLLING]))
     try:
         yield Echo(await port_of(process), process.pid)
     finally:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import rounds
+from bench.echo_server import INTAKE
 from bench.machine import machine
 from bench.places import bench, echo
 from up_process import children_of
@@ -180,7 +181,7 @@ async def measure(
         await count_statements(made)
         _, answer = await rounds.route(made, seconds=min(1.0, seconds))
         told = base64.b64encode(answer).decode()
-        other: Echo = await cleanup.enter_async_context(echo(made, told, set_up_as_ours=True))
+        other: Echo = await cleanup.enter_async_context(echo(made, told, INTAKE))
         server = made.stack.server.pid
         alone(server, made)
 
@@ -213,7 +214,7 @@ def markdown(
         "the compiled part of grpc.aio for the event loop. The server had a core for itself, Envoy, Postgres,",
         "load and provider the other one; in `performance.md` all of ours share one: compare shares, not figures.",
         "*Route, new* has an estimate of tokens in each call that no other had. The echo's process is set up as our",
-        "server's. Envoy's costs are in `envoy-cost.md`.",
+        "server's, and takes calls in as it does. Envoy's costs are in `envoy-cost.md`.",
         "",
         f"- {about['date']}, commit {about['commit']}",
         f"- {about['cpus']} CPUs, {about['cpu']}, {about['memory_gib']} GiB, {about['system']}",

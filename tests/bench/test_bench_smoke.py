@@ -18,6 +18,7 @@ ANSWERED = (
     "saturated ours", "saturated plain", "calm ours", "calm plain", "decisions", "route", "route, new", "echo",
     "route in JSON", "route behind a plain Envoy in JSON", "echo in JSON", "route, grown", "route, new, grown",
     "echo, grown", "echo, same set-up", "echo, same set-up, grown", "echo, same set-up in JSON",
+    "echo, same intake", "echo, same intake, grown", "echo, same intake in JSON",
 )  # fmt: skip
 
 
