@@ -107,12 +107,6 @@ ADD_TO_SERVER: Mapping[str, Callable[[Any, Any], None]] = {
     "UsageService": usage_service_pb2_grpc.add_UsageServiceServicer_to_server,
 }
 SERVICE_NAMES = tuple(f"llmrouter.v2.{name}" for name in ADD_TO_SERVER)
-BUSY_RPCS = (
-    "/llmrouter.v2.RoutingService/Route",
-    "/llmrouter.v2.CredentialService/GetCredential",
-    "/llmrouter.v2.UsageService/RecordUsage",
-)
-"""Those that services call for each request to a model."""
 
 
 class Part(Protocol):
@@ -167,7 +161,8 @@ async def _serve(settings: Settings) -> None:
         health = grpc_server.add_health(interceptor, database, SERVICE_NAMES)
         gc.collect()
         gc.freeze()  # what is here now stays; the collector need not look at it again
-        await grpc_server.run(server, Intake(server, interceptor, BUSY_RPCS), health, settings, stop)
+        intake = Intake(server, interceptor, interceptor.methods)
+        await grpc_server.run(server, intake, health, settings, stop)
     log.info("stopped")
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+CHECK = f"/{HEALTH}/Check"
 SECRET_HEADER = "x-llmrouter-gateway-secret"  # noqa: S105 - its name
 MAX_MESSAGE_BYTES = 12 * 1024 * 1024
 """A whole chat request of 10 MiB, and what Envoy puts around it."""
@@ -57,7 +58,7 @@ class GatewayServer:
             )
         only_envoy = _OnlyEnvoy(secret, (*handlers, _health(is_leaving)))
         self._server.add_generic_rpc_handlers((only_envoy,))
-        self._intake = Intake(self._server, only_envoy, (PROCESS,))
+        self._intake = Intake(self._server, only_envoy, (PROCESS, CHECK))
 
     async def start(self) -> None:
         """Begin to listen; StartError."""

@@ -12,6 +12,7 @@ grpc.aio takes them, and the log says so.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import functools
 import inspect
@@ -37,27 +38,30 @@ Ts = TypeVarTuple("Ts")
 
 AT_ONCE = 16
 """How many calls of one RPC can be handed over together: more than that saves next to nothing."""
-MOST_WAKES = 65_536
+HANDLE_EVENTS = "_handle_events"
 _PARTS: Mapping[str, Sequence[str]] = {
+    f"PollerCompletionQueue.{HANDLE_EVENTS}": ("self", "context_loop"),
     "AioServer.is_running": ("self",),
     "AioServer._request_registered_call": ("self", "method"),
     "_handle_rpc": ("method_name", "method_resolver", "interceptors", "rpc_state", "loop", "concurrency_exceeded"),
     "_schedule_rpc_coro": ("rpc_coro", "rpc_state", "loop", "method_name"),
-    "_RequestCallError": (),
 }
-"""What is used of grpc.aio's compiled part, and what that takes."""
+"""What is used of grpc.aio's compiled part, and what that takes; _RequestCallError besides."""
 
 
 class Intake:
-    """Starts a server, and takes the calls of its busiest RPCs."""
+    """Starts a server, and takes its calls. The server must have no interceptors and no limit of calls at once."""
 
-    def __init__(self, server: grpc.aio.Server, handler: grpc.GenericRpcHandler, busy: Sequence[str]) -> None:
-        """`handler` is the one that the server has for all calls; `busy` are methods such as /package.Service/Name."""
-        self._server, self._busy = server, busy if is_known() else ()
+    def __init__(self, server: grpc.aio.Server, handler: grpc.GenericRpcHandler, methods: Sequence[str]) -> None:
+        """`handler` is the one that the server has for all calls; `methods` are such as /package.Service/Name.
+
+        The others come as grpc.aio takes them, and wait long where these are many.
+        """
+        self._server, self._methods = server, methods if is_known() else ()
         self.resolve_handler = handler.service
         """What grpc.aio asks who answers a call."""
         self._tasks: set[asyncio.Task[None]] = set()
-        for method in self._busy:
+        for method in self._methods:
             _, service, name = method.split("/")
             # Known to gRPC by its name, and to grpc.aio by no handler of its own, which would not learn the metadata.
             server.add_registered_method_handlers(service, {name: None})  # type: ignore[dict-item]
@@ -65,19 +69,19 @@ class Intake:
     async def start(self) -> None:
         """Begin; until the server is stopped."""
         await self._server.start()
-        for method in self._busy:
+        for method in self._methods:
             for _ in range(AT_ONCE):
                 self._begin(self._take(method))
 
     async def _take(self, method: str) -> None:
         server, name, loop = self._server._server, method.encode(), asyncio.get_running_loop()  # type: ignore[attr-defined]
         while server.is_running():
-            try:
-                call = await server._request_registered_call(name)
-            except cygrpc._RequestCallError:  # the server stops, or nobody waits for an answer any more
-                continue
-            answered = cygrpc._handle_rpc(method, self, (), call, loop, False)
-            self._begin(cygrpc._schedule_rpc_coro(answered, call, loop, method))
+            with contextlib.suppress(cygrpc._RequestCallError):  # the server stops, or nobody waits any more
+                self._begin(self._answer(await server._request_registered_call(name), method, loop))
+
+    def _answer(self, call: Any, method: str, loop: asyncio.AbstractEventLoop) -> Any:  # noqa: ANN401 - without types
+        """Not in `_take`, which would keep the call, with all that an aborted one holds, until its next one."""
+        return cygrpc._schedule_rpc_coro(cygrpc._handle_rpc(method, self, (), call, loop, False), call, loop, method)
 
     def _begin(self, running: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(running)
@@ -89,12 +93,13 @@ class Intake:
 def is_known() -> bool:
     """Whether grpc.aio is made as it is known here."""
     try:
-        unlike = [name for name, takes in _PARTS.items() if takes and _parameters(name) != takes]
+        unlike = [name for name, takes in _PARTS.items() if _parameters(name) != takes]
         unlike += [] if issubclass(cygrpc._RequestCallError, Exception) else ["_RequestCallError"]
     except (AttributeError, TypeError, ValueError) as error:
         unlike = [str(error)]
     if unlike:
-        log.warning("this grpcio is new here: each call costs more", extra={"version": grpc.__version__, "new": unlike})
+        told = {"version": grpc.__version__, "unlike": unlike}
+        log.warning("this grpcio is not known here: each call costs more", extra=told)
     return not unlike
 
 
@@ -103,14 +108,14 @@ def _parameters(name: str) -> Sequence[str]:
 
 
 class Loop(uvloop.Loop):
-    """An event loop that is woken up once for all that gRPC's thread has told it.
+    """An event loop that is woken up once for all that gRPC's thread has told it; for a process with no other loop.
 
     That thread sends a byte for each, and grpc.aio reads one byte before it does all that there is to do.
     """
 
     def add_reader(self, fd: FileDescriptorLike, callback: Callable[[Unpack[Ts]], Any], *args: *Ts) -> None:
-        handler = getattr(callback, "func", None)
-        if isinstance(fd, socket.socket) and getattr(handler, "__name__", None) == "_handle_events":
+        name = getattr(getattr(callback, "func", None), "__name__", None)
+        if isinstance(fd, socket.socket) and name == HANDLE_EVENTS and is_known():
             super().add_reader(fd, _woken, fd, callback)
         else:
             super().add_reader(fd, callback, *args)
@@ -120,5 +125,5 @@ def _woken(wakes: socket.socket, handle_events: Callable[[], None]) -> None:
     """Leave one byte. What the others tell of was there before they were sent, and so is done now."""
     waiting = int.from_bytes(fcntl.ioctl(wakes, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
     if waiting > 1:
-        wakes.recv(min(waiting - 1, MOST_WAKES))
+        wakes.recv(waiting - 1)
     handle_events()

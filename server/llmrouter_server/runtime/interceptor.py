@@ -81,6 +81,11 @@ class CallInterceptor(grpc.GenericRpcHandler):
         self._unknown: Handler = grpc.stream_stream_rpc_method_handler(self._no_such_rpc)
         """It answers as a stream, which need not wait for a request."""
 
+    @property
+    def methods(self) -> Sequence[str]:
+        """What was added."""
+        return (*self._rpcs, *self._open)
+
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Do nothing: what generated code adds here, it adds as registered methods too."""
 
