@@ -106,6 +106,8 @@ ADD_TO_SERVER: Mapping[str, Callable[[Any, Any], None]] = {
     "RoutingService": routing_service_pb2_grpc.add_RoutingServiceServicer_to_server,
     "UsageService": usage_service_pb2_grpc.add_UsageServiceServicer_to_server,
 }
+GC_THRESHOLDS = 5000, 10, 10
+"""Python's own are 700, 10, 10: the many thousand objects that wait to be written would be looked at too often."""
 SERVICE_NAMES = tuple(f"llmrouter.v2.{name}" for name in ADD_TO_SERVER)
 
 
@@ -159,6 +161,7 @@ async def _serve(settings: Settings) -> None:
             add(services[name], interceptor)
         grpc_server.add_reflection(interceptor, SERVICE_NAMES)
         health = grpc_server.add_health(interceptor, database, SERVICE_NAMES)
+        gc.set_threshold(*GC_THRESHOLDS)
         gc.collect()
         gc.freeze()  # what is here now stays; the collector need not look at it again
         intake = Intake(server, interceptor, interceptor.methods)
