@@ -250,6 +250,12 @@ class ChatStack:
         assert left["spent_usd"] == sum(row["cost_usd"] for row in rows)
         return [_recorded(row, letters) for row in rows]
 
+    async def until_no_server_is_healthy(self) -> None:
+        """Wait until Envoy finds none that could decide, or be told what became of requests."""
+        async with asyncio.timeout(PATIENCE_S):
+            while "cluster.llmrouter_gateway.membership_healthy: 0" not in await self._stats("membership_healthy"):
+                await asyncio.sleep(0.05)
+
     def complaints(self) -> list[str]:
         """Return the errors in Envoy's log, those of Lua among them: Envoy goes on when a filter fails."""
         log = (self.stack.home / "logs" / "envoy.log").read_text(encoding="utf-8")

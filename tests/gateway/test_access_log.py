@@ -6,12 +6,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gateway_samples import plan, row
-from llmrouter_server.gateway.access_log import AccessLog
+from llmrouter_server.gateway.access_log import AT_ONCE, AccessLog
 from llmrouter_server.gateway.envoy_api import StreamAccessLogsMessage
 from llmrouter_server.gateway.plan import PlansUnderWay
+from turns import in_one_go
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    import pytest
 
     from llmrouter_server.gateway.ended import Ended
     from llmrouter_server.gateway.plan import Plan
@@ -78,3 +81,15 @@ async def test_what_has_no_plan_is_not_reported() -> None:
     nothing = message(plan())
     del nothing.http_logs.log_entry[0].common_properties.metadata.filter_metadata["llmrouter.plan"]
     assert await told(PlansUnderWay(), nothing) == []
+
+
+async def test_a_message_of_many_requests_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = [plan() for _ in range(35)]
+    many = message(plans[0])
+    for each in plans[1:]:
+        many.MergeFrom(message(each))
+    async with in_one_go() as read:
+        monkeypatch.setattr(AccessLog, "_ended", read.counted(AccessLog._ended))
+        reported = await told(PlansUnderWay(), many)
+    assert (read.most, read.all) == (AT_ONCE, 35)
+    assert [each.plan for each in reported] == plans

@@ -12,6 +12,7 @@ import grpc
 
 from llmrouter_server.gateway.ended import ended_from
 from llmrouter_server.gateway.envoy_api import StreamAccessLogsMessage, StreamAccessLogsResponse
+from llmrouter_server.runtime.turns import in_turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -46,6 +47,8 @@ FLAGS = {
     "downstream_remote_reset": "DR",
 }
 """Envoy's fields for why a request ended, and their short names, which the file log has."""
+AT_ONCE = 10
+"""Entries that are read before others have their turn: a message holds all that waited while no server took any."""
 
 
 class AccessLog:
@@ -63,7 +66,7 @@ class AccessLog:
 
     async def _take(self, messages: AsyncIterator[Any], _context: Context) -> Any:  # noqa: ANN401
         async for message in messages:
-            for entry in message.http_logs.log_entry:
+            async for entry in in_turns(message.http_logs.log_entry, AT_ONCE):
                 ended = self._ended(entry)
                 if ended is not None:
                     self._reporter.add(ended)
