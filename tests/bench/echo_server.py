@@ -18,7 +18,7 @@ from llmrouter_server.runtime.grpc_server import patient_threads
 from llmrouter_server.runtime.intake import Intake, Loop
 
 AS_IT_COMES, SAME, INTAKE = "", "same", "intake"
-ROUTE = "/llmrouter.v2.RoutingService/Route"
+ASKED = ("/llmrouter.v2.RoutingService/Route", "/llmrouter.v2.UsageService/RecordUsage")
 
 
 class Echo(grpc.GenericRpcHandler):
@@ -38,7 +38,7 @@ async def main(answer: str, how: str) -> None:
     echo = Echo(base64.b64decode(answer))
     server.add_generic_rpc_handlers((echo,))
     port = server.add_insecure_port("127.0.0.1:0")
-    await Intake(server, echo, (ROUTE,) if how == INTAKE else ()).start()
+    await Intake(server, echo, ASKED if how == INTAKE else ()).start()
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
     await asyncio.Event().wait()

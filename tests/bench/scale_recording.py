@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench import grpc_load
-from bench.echo_server import SAME
+from bench.echo_server import INTAKE
 from bench.places import _end, _python, port_of
 from bench.rounds import quantile
 from bench.scale_record_load import SERVICE, RecordLoad
@@ -79,7 +79,7 @@ async def recording(
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """A bare grpc.aio server, in a process set up as ours: what the transport alone could do in the same minute."""
+    """A bare gRPC server, set up as ours and with its intake: what the transport alone could do in the same minute."""
 
     port: int
     pid: int
@@ -88,7 +88,7 @@ class Echo:
 @contextlib.asynccontextmanager
 async def _echo() -> AsyncIterator[Echo]:
     answer = usage_service_pb2.RecordUsageResponse(usage_id=str(uuid.uuid4()), cost_usd=0.001)
-    process = await _python("bench.echo_server", _base64(answer), SAME, **dict([GRPC_POLLING]))
+    process = await _python("bench.echo_server", _base64(answer), INTAKE, **dict([GRPC_POLLING]))
     try:
         yield Echo(await port_of(process), process.pid)
     finally:

@@ -92,7 +92,7 @@ def _recording(found: Mapping[str, Figures]) -> list[str]:
         "out. Server, Postgres and load share all cores. After each load every acknowledged record was found once in",
         "the records and in every sum. Linux deals connections out to workers as it likes: two calls may both",
         "be one's. Postgres has files of its log to use again, as after its first hours: a new one takes some 35 ms.",
-        "Goals: 10,000 and 2,500, the 99th percentile under 50 ms. The echo is a bare grpc.aio server, in a process",
+        "Goals: 10,000 and 2,500, the 99th percentile under 50 ms. The echo is a bare gRPC server, in a process",
         "set up as ours, in turn with the rest: what the machine had to give in those minutes.",
         "",
         *_table(["", "records/s", "p50 ms", "p99 ms", "server µs a record", "Postgres µs a record", "memory MB"], rows),
