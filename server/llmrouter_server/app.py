@@ -124,6 +124,7 @@ class Part(Protocol):
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code: 0 after a clean drain, 1 when it could not start."""
     telemetry.configure_logging()
+    grpc_server.configure_logging()
     try:
         uvloop.run(_serve(settings), loop_factory=Loop)
     except (DatabaseUnusableError, StartError, tracing.TracingError) as error:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import subprocess
 import sys
 
+import grpc
 import pytest
 
 from llmrouter_server.cli import GRPC_POLLING
+from llmrouter_server.runtime import grpc_server
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is Linux' scheduler that is told")
 
@@ -50,3 +53,16 @@ def test_grpc_knows_the_way_of_polling_that_serve_chooses() -> None:
     ]
     assert b"Unknown experiment" not in told[0]
     assert b"Unknown experiment" in told[1]
+
+
+def test_who_has_left_before_an_answer_could_be_sent_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    grpc_server.configure_logging()
+    log = logging.getLogger(grpc_server.GRPC_LOGGER)
+    for raised in (grpc.aio.InternalError("Failed execute_batch"), ValueError("a fault")):
+        try:
+            raise raised
+        except (grpc.aio.InternalError, ValueError):
+            log.exception("raised by servicer method")
+    log.error("without an exception")
+    told = [record.exc_info and record.exc_info[1] for record in caplog.records]
+    assert [type(each) for each in told] == [ValueError, type(None)]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES = 1_048_576
+GRPC_LOGGER = "grpc._cython.cygrpc"
 
 
 class StartError(Exception):
@@ -57,6 +58,18 @@ def _be_patient() -> bool:
     except OSError:
         return False
     return True
+
+
+def configure_logging() -> None:
+    """Leave out what grpc.aio tells, as an error, of an answer that could not be sent because its client had just left.
+
+    It does so itself where it hears of that in time.
+    """
+    logging.getLogger(GRPC_LOGGER).addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return record.exc_info is None or not isinstance(record.exc_info[1], grpc.aio.InternalError)
 
 
 def make_server(interceptor: CallInterceptor, *, reuse_port: bool) -> grpc.aio.Server:
