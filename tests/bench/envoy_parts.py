@@ -31,7 +31,7 @@ from bench.rounds import IN_FLIGHT
 from conftest import make_open_folder
 from llmrouter_server.cli import GRPC_POLLING
 from llmrouter_server.runtime.dev_identity import AUDIENCE, ISSUER, DevIdentity
-from llmrouter_server.runtime.envoy_config import EdgeParameters, envoy_command, render
+from llmrouter_server.runtime.envoy_config import ENVOY_ENV, EdgeParameters, envoy_command, render
 from llmrouter_server.runtime.local_ports import free_ports
 from llmrouter_server.runtime.local_process import Child
 from llmrouter_server.runtime.resources import resource_dir
@@ -133,7 +133,7 @@ class Place:
         envoy = Child(f"Envoy without {name}", self._folder / f"{len(self.running)}.log")
         file = envoy.log.with_suffix(".yaml")
         file.write_text(config(port), encoding="utf-8")
-        await envoy.start(envoy_command(file), env={"PATH": os.environ.get("PATH", "")})
+        await envoy.start(envoy_command(file), env={"PATH": os.environ.get("PATH", "")} | ENVOY_ENV)
         self._cleanup.push_async_callback(envoy.stop)
         self.running.append(Measured(door, name, port, envoy, []))
 

@@ -25,7 +25,7 @@ from gateway.chat_client import send
 from gateway.chat_stack import ADD_MODELS, ADD_PLATFORM_KEYS, ADD_PROVIDERS, PRICE_IN, PRICE_OUT
 from llmrouter_server.byok.cipher import PLATFORM_USER, Cipher, Credential
 from llmrouter_server.cli import GRPC_POLLING
-from llmrouter_server.runtime.envoy_config import envoy_command
+from llmrouter_server.runtime.envoy_config import ENVOY_ENV, envoy_command
 from llmrouter_server.runtime.local_ports import accepts, free_ports
 from llmrouter_server.runtime.local_process import Child
 from llmrouter_server.runtime.local_stack import LocalStack, Ports
@@ -297,7 +297,7 @@ async def _envoy(name: str, folder: Path, config: str, port: int) -> Child:
     file = folder / f"{name}.yaml"
     file.write_text(config, encoding="utf-8")
     envoy = Child(name, folder / f"{name}.log")
-    await envoy.start(envoy_command(file), env={"PATH": os.environ.get("PATH", "")})
+    await envoy.start(envoy_command(file), env={"PATH": os.environ.get("PATH", "")} | ENVOY_ENV)
     async with asyncio.timeout(READY_S):
         while not await accepts(port):
             if not envoy.is_running:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmrouter_server.runtime.envoy_config import envoy_command
+from llmrouter_server.runtime.envoy_config import ENVOY_ENV, envoy_command
 from llmrouter_server.runtime.local_ports import accepts
 from llmrouter_server.runtime.local_process import Child
 
@@ -51,7 +51,7 @@ async def envoy(
     config = folder / "envoy.json"
     config.write_text(json.dumps(bootstrap))
     process = Child("envoy", folder / "envoy.log")
-    await process.start(envoy_command(config, concurrency=1, log_level=log_level), env={})
+    await process.start(envoy_command(config, concurrency=1, log_level=log_level), env=ENVOY_ENV)
     try:
         async with asyncio.timeout(START_S):
             while not await accepts(port):

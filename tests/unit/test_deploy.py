@@ -17,7 +17,7 @@ import yaml
 
 from llmrouter_server.cli import main
 from llmrouter_server.config import Settings
-from llmrouter_server.runtime.envoy_config import envoy_command
+from llmrouter_server.runtime.envoy_config import ENVOY_ENV, envoy_command
 from llmrouter_server.runtime.workers import CLOSING_S
 
 if TYPE_CHECKING:
@@ -151,6 +151,10 @@ def test_the_server_is_ready_by_its_health_and_is_not_killed_for_its_database() 
     server = CONTAINERS["llmrouter/server"]
     assert server["readinessProbe"]["grpc"] == {"port": 50051}
     assert "tcpSocket" in server["livenessProbe"]
+
+
+def test_envoy_has_the_environment_that_makes_its_allocator_fast() -> None:
+    assert CONTAINERS["llmrouter-edge/envoy"]["env"] == [{"name": name, "value": ENVOY_ENV[name]} for name in ENVOY_ENV]
 
 
 def test_envoy_accepts_the_configuration_that_its_pod_makes(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from llmrouter_server.config import Settings
 from llmrouter_server.runtime import migrations
 from llmrouter_server.runtime.dev_identity import AUDIENCE, ISSUER, DevIdentity, IdentityError
 from llmrouter_server.runtime.envoy_config import (
+    ENVOY_ENV,
     MAX_SOCKET_PATH_BYTES,
     EdgeParameterError,
     EdgeParameters,
@@ -248,7 +249,7 @@ class LocalStack:
         bound_log(self.journal)
         config = self.home / "envoy.yaml"
         write_secret(config, render(self._adjust_edge(parameters)))  # the gateway's secret is in it
-        await self.envoy.start(envoy_command(config), env={"PATH": os.environ.get("PATH", "")})
+        await self.envoy.start(envoy_command(config), env={"PATH": os.environ.get("PATH", "")} | ENVOY_ENV)
         try:
             await self.wait_ready()
         except LocalStackError:
