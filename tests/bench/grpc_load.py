@@ -38,7 +38,7 @@ SAMPLES = 50
 class Load:
     """What to call, and how. Each caller calls again as soon as it is answered.
 
-    messages: what is sent in a call, in base64, one after an answer to the one before. Callers take turns in these.
+    messages: what is sent in a call, in base64, all at once; one answer is expected. Callers take turns in these.
     counted_field: a protobuf field, a number, that is added to all first messages and counts the calls: no two ask the
     same. 0: none.
     with_ids: each call has a request id of its own, as those of our clients have.
@@ -117,9 +117,7 @@ def request_id(number: int) -> bytes:
 
 @dataclass(slots=True)
 class Call:
-    messages: Sequence[bytes]
     began: float
-    sent: int = 1
     got: int = 0
     came: bytes = b""
     last: bytes = b""
@@ -166,18 +164,18 @@ class Connection(asyncio.Protocol):
         self._next_stream += 2
         messages = self._messages[self._results.begun % len(self._messages)]
         self._results.begun += 1
-        self._calls[stream] = Call(messages, time.perf_counter())
-        is_end, first = END_STREAM if len(messages) == 1 else 0, messages[0]
+        self._calls[stream] = Call(time.perf_counter())
+        first, *others = messages
         if field := self._load.counted_field:
             first += varint(field << 3) + varint(self._results.begun)
         if self._load.with_ids:
             block += request_id(self._results.begun)
-        message = data(stream, is_end, grpc_message(first))
-        self._transport.write(frame(HEADERS, END_HEADERS, stream, block) + message)
+        sent = b"".join(map(grpc_message, (first, *others)))
+        self._transport.write(frame(HEADERS, END_HEADERS, stream, block) + data(stream, END_STREAM, sent))
 
     def _frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == DATA:
-            self._data(stream, self._calls[stream], payload)
+            self._data(self._calls[stream], payload)
         elif kind == SETTINGS and not flags & ACK:
             self._transport.write(frame(SETTINGS, ACK, 0, b""))
         elif kind == PING and not flags & ACK:
@@ -187,20 +185,16 @@ class Connection(asyncio.Protocol):
         if kind in (DATA, HEADERS) and flags & END_STREAM:
             self._ended(self._calls.pop(stream))
 
-    def _data(self, stream: int, call: Call, payload: bytes) -> None:
+    @staticmethod
+    def _data(call: Call, payload: bytes) -> None:
         call.came += payload
         while len(call.came) >= 5 and len(call.came) >= (end := 5 + int.from_bytes(call.came[1:5], "big")):
             call.last, call.came = call.came[5:end], call.came[end:]
             call.got += 1
-            if call.sent < len(call.messages):
-                self._transport.write(frame(DATA, 0, stream, grpc_message(call.messages[call.sent])))
-                call.sent += 1
-            elif len(call.messages) > 1:
-                self._transport.write(frame(DATA, END_STREAM, stream, b""))
 
     def _ended(self, call: Call) -> None:
         results, now = self._results, time.perf_counter()
-        if call.got != len(call.messages):
+        if call.got != 1:
             self._fail(f"a call was answered with {call.got} messages")
             return
         results.calls += 1

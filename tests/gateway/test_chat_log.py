@@ -46,7 +46,7 @@ class Fails(Decides):
 
 
 async def test_a_fault_is_logged_under_its_request_id(caplog: pytest.LogCaptureFixture) -> None:
-    fails, envoy = Fails(), Envoy(asyncio.CancelledError(), request_id="chat-1")
+    fails, envoy = Fails(), Envoy(request_id="chat-1")
     with caplog.at_level(logging.INFO):
         await ExtProc(fails, fails, fails, PlansUnderWay())._process(None, envoy)  # type: ignore[arg-type]
     logged: list[Any] = [line for line in caplog.records if line.name.endswith("ext_proc")]

@@ -19,6 +19,7 @@ from llmrouter_server.gateway.envoy_api import ProcessingRequest, ProcessingResp
 from llmrouter_server.gateway.openai_errors import error_body
 from llmrouter_server.gateway.plan import MOST_KEPT
 from llmrouter_server.runtime import telemetry
+from llmrouter_server.runtime.intake import if_unsent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,17 +57,20 @@ class ExtProc:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return what a server takes."""
-        process = grpc.stream_stream_rpc_method_handler(
+        process = grpc.stream_unary_rpc_method_handler(
             self._process, ProcessingRequest.FromString, ProcessingResponse.SerializeToString
         )
         return grpc.method_handlers_generic_handler(SERVICE, {"Process": process})
 
-    async def _process(self, _: object, context: Context) -> None:
-        """Answer one HTTP request: its headers, then its body."""
+    async def _process(self, _: object, context: Context) -> Any:  # noqa: ANN401 - a message made at run time
+        """Answer one HTTP request: headers and body, which come together, in one message, which ends the stream.
+
+        One that stayed open would take the answer with it when this server goes away.
+        """
         started = time.perf_counter()
         first = await context.read()
         if first is grpc.aio.EOF or not first.HasField("request_headers"):
-            return
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the headers of a request come first")
         headers = {
             each.key: (each.raw_value or each.value.encode()).decode("latin-1")
             for each in first.request_headers.headers.headers
@@ -74,27 +78,16 @@ class ExtProc:
         }
         path = headers.get(":path", "").partition("?")[0]
         if path != CHAT:
-            await context.write(await self._guarded(path, headers, self._list(path, headers)))
-            return
+            return await self._guarded(path, headers, self._list(path, headers))
         body = b""
-        if not first.request_headers.end_of_stream:  # else Envoy sends no body, but goes on when it may
-            await context.write(ProcessingResponse(request_headers={}))
+        if not first.request_headers.end_of_stream:
             second = await context.read()
             if second is grpc.aio.EOF:
-                return
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the body of a request follows its headers")
             body = second.request_body.body
-        prepared: list[Prepared] = []
-        try:
-            answer = await self._guarded(CHAT, headers, self._chat(headers, body, prepared))
-            telemetry.histogram(telemetry.SECONDS, CHAT).observe(time.perf_counter() - started)
-            # That ends the stream: one that stayed open would take the answer with it when this server goes away.
-            await context.write(answer)
-        except grpc.aio.InternalError:  # it could not be sent
-            for each in prepared:
-                await asyncio.shield(self._decider.undo(each.plan))
-            raise asyncio.CancelledError from None
-        # A stream that is broken off while the plan is being sent says nothing: Envoy does that when it has it, too.
-        # What it did not take then expires. Broken off before, the decider itself takes back what it had set up.
+        answer = await self._guarded(CHAT, headers, self._chat(headers, body))
+        telemetry.histogram(telemetry.SECONDS, CHAT).observe(time.perf_counter() - started)
+        return answer
 
     async def _guarded(self, method: str, headers: Mapping[str, str], work: Any) -> Any:  # noqa: ANN401 - a message made at run time
         """Answer, in time, with what the work returns or with the error that it raises."""
@@ -131,12 +124,13 @@ class ExtProc:
         body = await self._models.answer(user_id, path.removeprefix(MODELS).strip("/"))
         return _immediate(200, body, {"content-type": "application/json"})
 
-    async def _chat(self, headers: Mapping[str, str], body: bytes, prepared: list[Prepared]) -> Any:  # noqa: ANN401
+    async def _chat(self, headers: Mapping[str, str], body: bytes) -> Any:  # noqa: ANN401
         caller = await self._caller(headers)
         user_id = caller.acts_for(headers.get(USER_HEADER, ""))
         chat = await asyncio.to_thread(read_chat, body) if len(body) > LARGE_BODY else read_chat(body)
         ready = await self._decider.decide(chat, user_id=user_id, reader_id=caller.user_id)
-        prepared.append(ready)
+        # Broken off before, the decider itself takes back what it had set up. What was sent, and not taken, expires.
+        if_unsent(functools.partial(self._decider.undo, ready.plan))
         self._plans.add(ready.plan)
         return _go_on(ready, chat.rest)
 
@@ -144,11 +138,11 @@ class ExtProc:
 def _go_on(ready: Prepared, rest: bytes) -> Any:  # noqa: ANN401
     plan = ready.plan
     answer = ProcessingResponse()
-    common = answer.request_body.response
+    common = answer.request_headers.response
+    common.status = common.CONTINUE_AND_REPLACE  # the body too, of which no more is asked
     common.body_mutation.body = rest
     common.clear_route_cache = True  # a stream has a route of its own, and the route's cluster is the plan's
     retries = ATTEMPTS_EACH * len(plan.candidates) + 1
-    _set(common, "content-length", str(len(rest)))
     _set(common, "x-envoy-max-retries", str(retries))
     _set(common, "x-llmrouter-credentials", ready.credentials)
     if plan.stream:  # its route says how long it may be silent, at first too: of two such times Envoy forgets one

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import fcntl
 import functools
 import inspect
@@ -28,7 +29,7 @@ import uvloop
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
     from _typeshed import FileDescriptorLike
 
@@ -46,7 +47,17 @@ _PARTS: Mapping[str, Sequence[str]] = {
     "_handle_rpc": ("method_name", "method_resolver", "interceptors", "rpc_state", "loop", "concurrency_exceeded"),
     "_schedule_rpc_coro": ("rpc_coro", "rpc_state", "loop", "method_name"),
 }
-"""What is used of grpc.aio's compiled part, and what that takes; _RequestCallError besides."""
+"""What is used of grpc.aio's compiled part, and what that takes; the errors below besides."""
+_ERRORS = ("_RequestCallError", "ExecuteBatchError")
+_IF_UNSENT: contextvars.ContextVar[Callable[[], Awaitable[None]]] = contextvars.ContextVar("if_unsent")
+
+
+def if_unsent(do: Callable[[], Awaitable[None]]) -> None:
+    """Have this done when the only answer of the call that is worked on cannot be sent, since the client has left.
+
+    Nobody hears of that for a call which grpc.aio took itself: one in seventeen, or all where it is not known here.
+    """
+    _IF_UNSENT.set(do)
 
 
 class Intake:
@@ -81,7 +92,8 @@ class Intake:
 
     def _answer(self, call: Any, method: str, loop: asyncio.AbstractEventLoop) -> Any:  # noqa: ANN401 - without types
         """Not in `_take`, which would keep the call, with all that an aborted one holds, until its next one."""
-        return cygrpc._schedule_rpc_coro(cygrpc._handle_rpc(method, self, (), call, loop, False), call, loop, method)
+        handling = _to_its_end(cygrpc._handle_rpc(method, self, (), call, loop, False))
+        return cygrpc._schedule_rpc_coro(handling, call, loop, method)
 
     def _begin(self, running: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(running)
@@ -89,12 +101,21 @@ class Intake:
         task.add_done_callback(self._tasks.discard)
 
 
+async def _to_its_end(handling: Coroutine[Any, Any, None]) -> None:
+    try:
+        await handling
+    except cygrpc.ExecuteBatchError:
+        if (do := _IF_UNSENT.get(None)) is not None:
+            await do()
+        raise
+
+
 @functools.cache
 def is_known() -> bool:
     """Whether grpc.aio is made as it is known here."""
     try:
         unlike = [name for name, takes in _PARTS.items() if _parameters(name) != takes]
-        unlike += [] if issubclass(cygrpc._RequestCallError, Exception) else ["_RequestCallError"]
+        unlike += [name for name in _ERRORS if not issubclass(getattr(cygrpc, name), Exception)]
     except (AttributeError, TypeError, ValueError) as error:
         unlike = [str(error)]
     if unlike:
