@@ -6,15 +6,19 @@ import asyncio
 import gzip
 import http.client
 import json
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import ResponseReceived
 
 from gateway.answers import OK
 from gateway.test_chat_door import CHAT, assert_refused, body_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from gateway.chat_stack import ChatStack, World
 
@@ -109,12 +113,12 @@ async def test_a_body_without_a_length(chat: ChatStack, world: World) -> None:
     assert (code, answer["error"]["code"]) == (400, "malformed_request")
 
 
-def large(world: World, size: int) -> bytes:
+def large(world: World, size: int, **more: Any) -> bytes:
     """A body of exactly so many bytes: an image is large without being a long prompt."""
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}
-    empty = body_of(world, messages=[{"role": "user", "content": [picture]}])
+    empty = body_of(world, messages=[{"role": "user", "content": [picture]}], **more)
     picture["image_url"]["url"] += "A" * (size - len(empty))  # type: ignore[index]
-    return body_of(world, messages=[{"role": "user", "content": [picture]}])
+    return body_of(world, messages=[{"role": "user", "content": [picture]}], **more)
 
 
 async def test_ten_mebibytes_are_taken_and_not_a_byte_more(chat: ChatStack, world: World) -> None:
@@ -127,6 +131,49 @@ async def test_ten_mebibytes_are_taken_and_not_a_byte_more(chat: ChatStack, worl
     code, answer = await in_chunks(chat, world, large(world, LIMIT + 1))
     assert (code, answer["error"]["code"]) == (413, "body_too_large")
     assert len(world.a.chats) == 1
+
+
+async def test_what_the_plan_adds_to_ten_mebibytes_is_not_too_much(chat: ChatStack, world: World) -> None:
+    reply = await chat.post(world, large(world, LIMIT, stream=True))  # whose usage is asked for
+    assert reply.status == 200, reply
+    assert world.a.chats[0].body["stream_options"] == {"include_usage": True}
+
+
+FRAMED: Mapping[str, tuple[Sequence[bytes], bool, int]] = {
+    "in halves": ([b'{"messages":[{"role":', b'"user","content":"x"}],"model":"%b"}'], False, 200),
+    "with an empty end": ([b'{"messages":[{"role":"user","content":"x"}],"model":"%b"}', b""], False, 200),
+    "with trailers": ([b'{"messages":[{"role":"user","content":"x"}],"model":"%b"}'], True, 200),
+    "of nothing": ([b""], False, 400),
+}
+"""Bodies over HTTP/2, by how they come: DATA frames, whether trailers follow, and the status."""
+
+
+def over_http2(port: int, token: str, parts: Sequence[bytes], *, has_trailers: bool) -> int:
+    """Return the status."""
+    http2 = H2Connection(H2Configuration(header_encoding="utf-8"))
+    http2.initiate_connection()
+    named = {":method": "POST", ":path": CHAT, ":scheme": "http", ":authority": "a", "authorization": f"Bearer {token}"}
+    http2.send_headers(1, list(named.items()))
+    for number, part in enumerate(parts):
+        http2.send_data(1, part, end_stream=number == len(parts) - 1 and not has_trailers)
+    if has_trailers:
+        http2.send_headers(1, [("x-trailer", "1")], end_stream=True)
+    with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+        while True:
+            connection.sendall(http2.data_to_send())
+            for event in http2.receive_data(connection.recv(65536)):
+                if isinstance(event, ResponseReceived):
+                    return int(dict(event.headers)[":status"])
+
+
+@pytest.mark.parametrize("way", FRAMED)
+async def test_a_body_over_http2(chat: ChatStack, world: World, way: str) -> None:
+    parts, has_trailers, status = FRAMED[way]
+    sent = [part.replace(b"%b", world.model.encode()) for part in parts]
+    port, token = chat.stack.ports.http, world.user.token
+    assert await asyncio.to_thread(over_http2, port, token, sent, has_trailers=has_trailers) == status
+    got = [each.body["messages"] for each in world.a.chats]
+    assert got == ([[{"role": "user", "content": "x"}]] if status == 200 else [])
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-8"])

@@ -117,8 +117,11 @@ async def test_a_plan_that_was_sent_is_kept_though_its_stream_is_broken_off(deci
     assert decides.undone == []
 
 
-async def test_a_plan_that_could_not_be_sent_is_taken_back(decides: Decides, port: int) -> None:
-    await asyncio.to_thread(take, port)  # the first call is one that grpc.aio takes itself: see if_unsent
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_plan_that_could_not_be_sent_is_taken_back(decides: Decides, port: int, *, is_first: bool) -> None:
+    """The first call is one that grpc.aio takes itself: see if_unsent."""
+    if not is_first:
+        await asyncio.to_thread(take, port)
     decides.stands_still_until = has_left = threading.Event()
 
     def leave() -> None:

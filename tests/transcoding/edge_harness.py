@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import http.client
 import json
+import os
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ from llmrouter.v2 import (
     settings_service_pb2,
     usage_service_pb2,
 )
-from llmrouter_server.runtime.envoy_config import EdgeParameters, envoy_command, render
+from llmrouter_server.runtime.envoy_config import ENVOY_ENV, EdgeParameters, envoy_command, render
 from llmrouter_server.runtime.local_ports import free_ports
 
 if TYPE_CHECKING:
@@ -277,7 +278,8 @@ class Edge:
         config_file.write_text(config)
         command = envoy_command(config_file, concurrency=1)
         with (folder / "envoy.log").open("wb") as log:
-            edge._process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
+            env = os.environ | ENVOY_ENV
+            edge._process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log, env=env)
         try:
             await edge.until_status(200)
         except BaseException:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 import uvloop
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from llmrouter_server.runtime import intake
-from llmrouter_server.runtime.intake import AT_ONCE, Intake, Loop
+from llmrouter_server.runtime.intake import AT_ONCE, Intake, Loop, if_unsent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -233,3 +234,38 @@ def test_the_event_loop_wakes_up_so_for_grpc_alone(monkeypatch: pytest.MonkeyPat
 
     uvloop.run(main(), loop_factory=Loop)
     assert woken
+
+
+@pytest.mark.parametrize(
+    ("ends_with", "is_done"),
+    [
+        (None, False),
+        (asyncio.CancelledError(), False),
+        (ValueError("a fault"), False),
+        (cygrpc.ExecuteBatchError("the client has left"), True),
+        (cygrpc._ServerStoppedError(), True),
+    ],
+)
+async def test_what_is_to_be_done_if_an_answer_cannot_be_sent_is_done_then_alone(
+    ends_with: BaseException | None, is_done: bool
+) -> None:
+    done = []
+
+    async def undo() -> None:
+        done.append(True)
+
+    async def handle() -> None:
+        assert if_unsent(undo)
+        if ends_with is not None:
+            raise ends_with
+
+    with contextlib.suppress(BaseException):
+        await intake._to_its_end(handle())
+    assert done == [True] * is_done
+
+
+def test_where_nobody_hears_of_answers_that_cannot_be_sent_it_is_said() -> None:
+    async def undo() -> None:
+        raise AssertionError
+
+    assert not if_unsent(undo)

@@ -22,7 +22,7 @@ from llmrouter_server.runtime import telemetry
 from llmrouter_server.runtime.intake import if_unsent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from uuid import UUID
 
     from llmrouter_server.gateway.decision import Decider, Prepared
@@ -85,7 +85,7 @@ class ExtProc:
             if second is grpc.aio.EOF:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the body of a request follows its headers")
             body = second.request_body.body
-        answer = await self._guarded(CHAT, headers, self._chat(headers, body))
+        answer = await self._guarded(CHAT, headers, self._chat(headers, body, context))
         telemetry.histogram(telemetry.SECONDS, CHAT).observe(time.perf_counter() - started)
         return answer
 
@@ -124,15 +124,26 @@ class ExtProc:
         body = await self._models.answer(user_id, path.removeprefix(MODELS).strip("/"))
         return _immediate(200, body, {"content-type": "application/json"})
 
-    async def _chat(self, headers: Mapping[str, str], body: bytes) -> Any:  # noqa: ANN401
+    async def _chat(self, headers: Mapping[str, str], body: bytes, context: Context) -> Any:  # noqa: ANN401
         caller = await self._caller(headers)
         user_id = caller.acts_for(headers.get(USER_HEADER, ""))
         chat = await asyncio.to_thread(read_chat, body) if len(body) > LARGE_BODY else read_chat(body)
         ready = await self._decider.decide(chat, user_id=user_id, reader_id=caller.user_id)
         # Broken off before, the decider itself takes back what it had set up. What was sent, and not taken, expires.
-        if_unsent(functools.partial(self._decider.undo, ready.plan))
+        undo = functools.partial(self._decider.undo, ready.plan)
+        if not if_unsent(undo):
+            await _begin_answer(context, undo)
         self._plans.add(ready.plan)
         return _go_on(ready, chat.rest)
+
+
+async def _begin_answer(context: Context, undo: Callable[[], Awaitable[None]]) -> None:
+    """See whether anybody is there, where nobody hears whether the answer itself was sent."""
+    try:
+        await context.send_initial_metadata(())
+    except (grpc.aio.InternalError, asyncio.CancelledError):
+        await asyncio.shield(undo())
+        raise asyncio.CancelledError from None
 
 
 def _go_on(ready: Prepared, rest: bytes) -> Any:  # noqa: ANN401

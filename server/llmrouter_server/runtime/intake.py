@@ -48,16 +48,20 @@ _PARTS: Mapping[str, Sequence[str]] = {
     "_schedule_rpc_coro": ("rpc_coro", "rpc_state", "loop", "method_name"),
 }
 """What is used of grpc.aio's compiled part, and what that takes; the errors below besides."""
-_ERRORS = ("_RequestCallError", "ExecuteBatchError")
-_IF_UNSENT: contextvars.ContextVar[Callable[[], Awaitable[None]]] = contextvars.ContextVar("if_unsent")
+_ERRORS = ("_RequestCallError", "ExecuteBatchError", "_ServerStoppedError")
+_unsent: contextvars.ContextVar[list[Callable[[], Awaitable[None]]]] = contextvars.ContextVar("unsent")
 
 
-def if_unsent(do: Callable[[], Awaitable[None]]) -> None:
+def if_unsent(do: Callable[[], Awaitable[None]]) -> bool:
     """Have this done when the only answer of the call that is worked on cannot be sent, since the client has left.
 
-    Nobody hears of that for a call which grpc.aio took itself: one in seventeen, or all where it is not known here.
+    False: it will not be done, because nobody hears of that. So it is with calls which grpc.aio took itself: one in
+    seventeen, or all where it is not known here.
     """
-    _IF_UNSENT.set(do)
+    todo = _unsent.get(None)
+    if todo is not None:
+        todo.append(do)
+    return todo is not None
 
 
 class Intake:
@@ -102,10 +106,12 @@ class Intake:
 
 
 async def _to_its_end(handling: Coroutine[Any, Any, None]) -> None:
+    todo: list[Callable[[], Awaitable[None]]] = []
+    _unsent.set(todo)
     try:
         await handling
-    except cygrpc.ExecuteBatchError:
-        if (do := _IF_UNSENT.get(None)) is not None:
+    except (cygrpc.ExecuteBatchError, cygrpc._ServerStoppedError):
+        for do in todo:
             await do()
         raise
 
