@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bench.rounds import Figures
 
 ROOT = Path(__file__).parent.parent.parent
-ROUNDS, SECONDS = 5, 4.0
+ROUNDS, SECONDS = 12, 1.6
 IDLE_S, WARM_UP_S = 3.0, 1.0
 MANY_MODELS = 500
 ECHOES = {"echo": AS_IT_COMES, "echo, same set-up": SAME, "echo, same intake": INTAKE}
