@@ -240,31 +240,11 @@ local function check_body(s, spec)
   if last <= #s then not_json(last) end
 end
 
--- Returns a status and a message to refuse with, or nothing.
-local function check(handle, headers)
-  local spec = find_spec(headers:get(":method"), headers:get(":path"))
-  if not spec then return 404, "no such path or method" end
-  local body = handle:body() -- waits until all of it is here; nil when there is none
-  headers = handle:headers() -- the wait has made the old handle stale
-  local length = body and body:length() or 0
-  if length > 0 and not headers:get("authorization") then
-    local content_type = string.lower(headers:get("content-type") or "")
-    if not string.find(content_type, "^application/json%s*$") and not string.find(content_type, "^application/json%s*;") then
-      return 415, "content-type must be application/json"
-    end
-  end
-  if length > 0 then
-    local fine, problem = pcall(check_body, body:getBytes(0, length), spec)
-    if not fine then
-      if type(problem) ~= "table" then error(problem, 0) end
-      return 400, problem.message
-    end
-  end
-  return nil
+local function is_json(content_type)
+  local kind = string.lower(content_type or "")
+  return string.find(kind, "^application/json%s*$") or string.find(kind, "^application/json%s*;")
 end
 
--- The server reads the token from one place only: a session cookie becomes a bearer token. jwt_authn has verified it,
--- and the csrf filter has done its work, so nothing after this asks where the token came from.
 local function session_of(cookies)
   for name, value in string.gmatch(cookies or "", "([^=;%s]+)=([^;]*)") do
     if name == "session" then return (string.gsub(value, '^"(.*)"$', "%1")) end
@@ -272,25 +252,39 @@ local function session_of(cookies)
   return nil
 end
 
-local function settle(headers)
+-- Returns a status and a message to refuse with, or nothing. All that is to be known of the headers, and done to them,
+-- comes before the wait for the body, after which they would have to be fetched again.
+local function check(handle)
+  local headers = handle:headers()
+  local spec = find_spec(headers:get(":method"), headers:get(":path"))
+  if not spec then return 404, "no such path or method" end
+  local may_be_a_form = false
   if not headers:get("authorization") then
+    may_be_a_form = not is_json(headers:get("content-type"))
+    -- The server reads the token from one place only: a session cookie becomes a bearer token. jwt_authn has verified
+    -- it, and the csrf filter has done its work, so nothing after this asks where the token came from.
     local session = session_of(headers:get("cookie"))
     if session then headers:replace("authorization", "Bearer " .. session) end
   end
   local timeout = headers:get("grpc-timeout")
   if timeout and not string.find(timeout, "^%d%d?%d?%d?%d?%d?%d?%d?[HMSmun]$") then headers:remove("grpc-timeout") end
+  local body = handle:body() -- waits until all of it is here; nil when there is none
+  local length = body and body:length() or 0
+  if length == 0 then return nil end
+  if may_be_a_form then return 415, "content-type must be application/json" end
+  local fine, problem = pcall(check_body, body:getBytes(0, length), spec)
+  if not fine then
+    if type(problem) ~= "table" then error(problem, 0) end
+    return 400, problem.message
+  end
+  return nil
 end
 
 function envoy_on_request(handle)
-  local headers = handle:headers()
-  local ran, status, message = pcall(check, handle, headers)
+  local ran, status, message = pcall(check, handle)
   if not ran then
     handle:logErr("request_check: " .. tostring(status))
     status, message = 500, ""
   end
-  if status then
-    handle:respond({ [":status"] = tostring(status) }, message)
-    return
-  end
-  settle(handle:headers())
+  if status then handle:respond({ [":status"] = tostring(status) }, message) end
 end
