@@ -20,7 +20,8 @@ PROVIDER_CLUSTER = f"provider-{PROVIDER}"
 BARE_ATTEMPT = """
 local M = {}
 function M.on_request(handle, _, authority, prefix)
-  local headers = handle:headers()
+  local length, headers = handle:body(true):length(), handle:headers()
+  headers:replace("content-length", tostring(length))
   headers:replace(":authority", authority)
   headers:replace(":path", prefix .. "/chat/completions")
 end

@@ -121,6 +121,9 @@ async def main() -> None:
     async def decide(chat: ChatRequest, **_: object) -> Prepared:
         return prepared(chat)
 
+    async def undo(_: Plan) -> None:
+        """Forget nothing."""
+
     async def verify(_: str) -> Caller:
         return Caller(USER, frozenset())
 
@@ -128,7 +131,7 @@ async def main() -> None:
         return [Upstream(PROVIDER, f"http://127.0.0.1:{behind.provider_port}/v1")]
 
     unused: Any = None
-    deciding: Any = SimpleNamespace(decide=decide)
+    deciding: Any = SimpleNamespace(decide=decide, undo=undo)
     verifying: Any = SimpleNamespace(verify=verify)
     forgetting: Any = SimpleNamespace(add=lambda _: None)
     discovery = ClusterDiscovery(catalogue, spread_s=0.0)
