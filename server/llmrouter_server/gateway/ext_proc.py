@@ -129,7 +129,8 @@ class ExtProc:
         user_id = caller.acts_for(headers.get(USER_HEADER, ""))
         chat = await asyncio.to_thread(read_chat, body) if len(body) > LARGE_BODY else read_chat(body)
         ready = await self._decider.decide(chat, user_id=user_id, reader_id=caller.user_id)
-        # Broken off before, the decider itself takes back what it had set up. What was sent, and not taken, expires.
+        # Broken off before, the decider itself takes back what it had set up. What was sent, and not taken, is recorded
+        # by estimate when it expires.
         undo = functools.partial(self._decider.undo, ready.plan)
         if not if_unsent(undo):
             await _begin_answer(context, undo)
