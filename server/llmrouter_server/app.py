@@ -70,7 +70,7 @@ from llmrouter_server.runtime import grpc_server, telemetry, tracing
 from llmrouter_server.runtime.auth import KeySet, TokenVerifier
 from llmrouter_server.runtime.database import Database, DatabaseUnusableError
 from llmrouter_server.runtime.grpc_server import StartError
-from llmrouter_server.runtime.intake import Intake, Loop
+from llmrouter_server.runtime.intake import Intake
 from llmrouter_server.runtime.interceptor import CallInterceptor
 from llmrouter_server.runtime.maintenance import Maintenance
 from llmrouter_server.runtime.notifications import Notifications
@@ -126,7 +126,7 @@ def serve(settings: Settings) -> int:
     telemetry.configure_logging()
     grpc_server.configure_logging()
     try:
-        uvloop.run(_serve(settings), loop_factory=Loop)
+        uvloop.run(_serve(settings))
     except (DatabaseUnusableError, StartError, tracing.TracingError) as error:
         log.error("%s", error)  # noqa: TRY400 - one clear sentence; the traceback tells an operator nothing
         return 1

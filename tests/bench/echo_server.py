@@ -1,7 +1,8 @@
 """A bare grpc.aio server that answers every call with the same bytes: `python -m bench.echo_server <base64>`.
 
 What Route could be at most, in one process, with grpc.aio on uvloop. With SAME after that, the process is set up as our
-server's: its event loop, and gRPC's threads. With INTAKE, it takes calls in as our server too.
+server's: how gRPC's threads wake Python's up. With INTAKE, it takes calls in as our server too. It also answers health
+checks, for an Envoy before it.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import sys
 
 import grpc
 import uvloop
+from grpc_health.v1 import health_pb2
 
-from llmrouter_server.runtime.grpc_server import patient_threads
-from llmrouter_server.runtime.intake import Intake, Loop
+from llmrouter_server.gateway.server import CHECK
+from llmrouter_server.runtime.grpc_server import few_wake_ups
+from llmrouter_server.runtime.intake import Intake
 
+HEALTHY = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING).SerializeToString()
 AS_IT_COMES, SAME, INTAKE = "", "same", "intake"
 ASKED = ("/llmrouter.v2.RoutingService/Route", "/llmrouter.v2.UsageService/RecordUsage")
 
@@ -26,14 +30,18 @@ class Echo(grpc.GenericRpcHandler):
         async def call(_request: bytes, _context: object) -> bytes:
             return answer
 
-        self._handler = grpc.unary_unary_rpc_method_handler(call)
+        async def check(_request: bytes, _context: object) -> bytes:
+            return HEALTHY
 
-    def service(self, _details: object) -> grpc.RpcMethodHandler:
-        return self._handler
+        self._handler = grpc.unary_unary_rpc_method_handler(call)
+        self._health = grpc.unary_unary_rpc_method_handler(check)
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        return self._health if details.method == CHECK else self._handler
 
 
 async def main(answer: str, how: str) -> None:
-    with patient_threads() if how else contextlib.nullcontext():
+    with few_wake_ups() if how else contextlib.nullcontext():
         server = grpc.aio.server()
     echo = Echo(base64.b64decode(answer))
     server.add_generic_rpc_handlers((echo,))
@@ -46,4 +54,4 @@ async def main(answer: str, how: str) -> None:
 
 if __name__ == "__main__":
     _, answer_, how_ = (*sys.argv, "")[:3]
-    uvloop.run(main(answer_, how_), loop_factory=Loop if how_ else uvloop.new_event_loop)
+    uvloop.run(main(answer_, how_))

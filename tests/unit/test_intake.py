@@ -6,19 +6,22 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import socket
+import sys
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-import uvloop
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from llmrouter_server.runtime import intake
-from llmrouter_server.runtime.intake import AT_ONCE, Intake, Loop, if_unsent
+from llmrouter_server.runtime.intake import AT_ONCE, Intake, if_unsent, told_by_a_pipe
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -194,46 +197,79 @@ def test_the_grpcio_that_is_locked_is_known() -> None:
     assert intake.is_known()
 
 
-@pytest.mark.parametrize("sent", [0, 1, 2, 100])
-def test_one_wake_up_is_left_of_many(sent: int) -> None:
-    left, (wakes, waker) = [], socket.socketpair()
-    with wakes, waker:
-        wakes.setblocking(False)
-        for _ in range(sent):
-            waker.send(b"1")
+BEGUN_IN_THE_BLOCK = """
+import asyncio, os, sys
 
-        def handle_events() -> None:
-            with contextlib.suppress(BlockingIOError):
-                left.append(wakes.recv(1000))
+import grpc
+import uvloop
 
-        intake._woken(wakes, handle_events)
-    assert left == [b"1"] * min(sent, 1)
+from llmrouter_server.runtime.intake import told_by_a_pipe
+from unit.test_intake import AT_ONCE, serving
+
+def pipes():
+    links = (os.readlink(f"/dev/fd/{each}") for each in os.listdir("/dev/fd") if os.path.exists(f"/dev/fd/{each}"))
+    return sum(each.startswith("pipe:") for each in links)
+
+async def main():
+    before = pipes()
+    with told_by_a_pipe():
+        server = grpc.aio.server()
+    made = pipes() - before
+    async with serving() as served:
+        answers = await asyncio.gather(*map(served.call, range(3 * AT_ONCE)))
+    print(made, answers == [b"%d n%d" % (each, each) for each in range(3 * AT_ONCE)])
+
+(uvloop if sys.argv[1] == "uvloop" else asyncio).run(main())
+"""
 
 
-def test_the_event_loop_wakes_up_so_for_grpc_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    woken = []
+@pytest.mark.skipif(sys.platform != "linux", reason="the test looks where Linux tells what is open")
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+async def test_grpcs_thread_wakes_pythons_up_through_a_pipe(loop: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-X", "dev", "-c", BEGUN_IN_THE_BLOCK, loop),
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    printed, complaints = await process.communicate()
+    assert printed.split() == [b"2", b"True"], complaints.decode()
+    assert b"ResourceWarning" not in complaints
 
-    def wake(wakes: socket.socket, handle_events: Any) -> None:
-        woken.append(wakes)
-        wake_up(wakes, handle_events)
 
-    wake_up = intake._woken
-    monkeypatch.setattr(intake, "_woken", wake)
+def test_of_many_wake_ups_one_read_takes_all_and_none_waits() -> None:
+    with told_by_a_pipe():
+        wakes, waker = socket.socketpair()
+    wakes.setblocking(False)
+    with contextlib.closing(wakes), waker:
+        fd = waker.fileno()
+        for _ in range(100):
+            os.write(fd, b"1")
+        assert len(wakes.recv(1)) == 100
+        with pytest.raises(BlockingIOError):
+            wakes.recv(1)
+        written = os.write(fd, bytes(10_000_000))  # a full one holds up nobody
+        assert len(wakes.recv(1)) < written < 10_000_000
 
-    async def main() -> None:
-        async with serving() as served:
-            assert len(await asyncio.gather(*map(served.call, range(3 * AT_ONCE)))) == 3 * AT_ONCE
-        loop, came, (reader, writer) = asyncio.get_running_loop(), asyncio.Event(), socket.socketpair()
-        with reader, writer:
-            loop.add_reader(reader, came.set)
-            writer.send(b"1")
-            async with asyncio.timeout(PATIENCE_S):
-                await came.wait()
-            loop.remove_reader(reader)
-            assert reader not in woken
 
-    uvloop.run(main(), loop_factory=Loop)
-    assert woken
+def test_nobody_else_is_given_a_pipe() -> None:
+    def pair() -> bytes:
+        one, other = socket.socketpair()
+        with one, other:
+            one.send(b"1")
+            return other.recv(1)
+
+    with told_by_a_pipe(), ThreadPoolExecutor() as another_thread:
+        assert another_thread.submit(pair).result() == b"1"
+    assert pair() == b"1"
+
+
+@pytest.mark.usefixtures("unknown")
+def test_a_grpcio_that_is_not_known_is_given_its_sockets() -> None:
+    with told_by_a_pipe():
+        one, other = socket.socketpair()
+    with one, other:
+        assert isinstance(one, socket.socket)
 
 
 @pytest.mark.parametrize(

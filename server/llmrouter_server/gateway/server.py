@@ -14,7 +14,7 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from llmrouter_server.gateway.ext_proc import PROCESS
-from llmrouter_server.runtime.grpc_server import StartError, patient_threads
+from llmrouter_server.runtime.grpc_server import StartError, few_wake_ups
 from llmrouter_server.runtime.intake import Intake
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class GatewayServer:
     ) -> None:
         """`is_leaving` tells whether Envoy should go to another replica: its health checks are told so."""
         self._address = address
-        with patient_threads():
+        with few_wake_ups():
             self._server = grpc.aio.server(
                 options=[
                     ("grpc.so_reuseport", int(reuse_port)),

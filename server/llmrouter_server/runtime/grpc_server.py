@@ -15,6 +15,7 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from llmrouter_server.runtime import telemetry
+from llmrouter_server.runtime.intake import told_by_a_pipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,8 +36,15 @@ class StartError(Exception):
 
 
 @contextlib.contextmanager
-def patient_threads() -> Iterator[None]:
-    """Make servers in this block: threads of gRPC's that wake up on a busy core wait until Python's has no more to do.
+def few_wake_ups() -> Iterator[None]:
+    """Make servers in this block: what gRPC starts with the first one is made to wake others up seldom and cheaply."""
+    with _patient_threads(), told_by_a_pipe():
+        yield
+
+
+@contextlib.contextmanager
+def _patient_threads() -> Iterator[None]:
+    """Let threads of gRPC's that wake up on a busy core wait until Python's has no more to do.
 
     They would take the core from it seven times a call, to tell it something each time. As Linux' SCHED_BATCH they are
     as urgent else, and have done more by the time it asks. They start with the first server, and inherit the policy.
@@ -74,7 +82,7 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 def make_server(interceptor: CallInterceptor, *, reuse_port: bool) -> grpc.aio.Server:
     """Make a server of what was, or will be, added to the interceptor."""
-    with patient_threads():
+    with few_wake_ups():
         server = grpc.aio.server(
             options=[
                 ("grpc.so_reuseport", int(reuse_port)),

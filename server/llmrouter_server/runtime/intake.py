@@ -14,34 +14,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import fcntl
 import functools
 import inspect
 import logging
 import operator
+import os
+import select
 import socket
-import sys
-import termios
-from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
+import threading
+from typing import TYPE_CHECKING, Any
 
 import grpc
-import uvloop
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-
-    from _typeshed import FileDescriptorLike
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+    from typing import BinaryIO
 
 log = logging.getLogger(__name__)
 
-Ts = TypeVarTuple("Ts")
-
 AT_ONCE = 16
 """How many calls of one RPC can be handed over together: more than that saves next to nothing."""
-HANDLE_EVENTS = "_handle_events"
 _PARTS: Mapping[str, Sequence[str]] = {
-    f"PollerCompletionQueue.{HANDLE_EVENTS}": ("self", "context_loop"),
+    "PollerCompletionQueue._handle_events": ("self", "context_loop"),
     "AioServer.is_running": ("self",),
     "AioServer._request_registered_call": ("self", "method"),
     "_handle_rpc": ("method_name", "method_resolver", "interceptors", "rpc_state", "loop", "concurrency_exceeded"),
@@ -134,23 +129,41 @@ def _parameters(name: str) -> Sequence[str]:
     return tuple(inspect.signature(operator.attrgetter(name)(cygrpc)).parameters)
 
 
-class Loop(uvloop.Loop):
-    """An event loop that is woken up once for all that gRPC's thread has told it; for a process with no other loop.
+@contextlib.contextmanager
+def told_by_a_pipe() -> Iterator[None]:
+    """Let grpc.aio begin in this block. Its thread sends a byte for all that it tells, four times a call.
 
-    That thread sends a byte for each, and grpc.aio reads one byte before it does all that there is to do.
+    To a pipe that takes a third of what a socket takes, and all the bytes of a moment are read at once.
     """
 
-    def add_reader(self, fd: FileDescriptorLike, callback: Callable[[Unpack[Ts]], Any], *args: *Ts) -> None:
-        name = getattr(getattr(callback, "func", None), "__name__", None)
-        if isinstance(fd, socket.socket) and name == HANDLE_EVENTS and is_known():
-            super().add_reader(fd, _woken, fd, callback)
-        else:
-            super().add_reader(fd, callback, *args)
+    def make(*asked: Any) -> Any:  # noqa: ANN401 - as the real one, for the other threads
+        return _make_pipe() if threading.get_ident() == ours else real(*asked)
+
+    real, ours = socket.socketpair, threading.get_ident()
+    if is_known():
+        socket.socketpair = make  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        socket.socketpair = real
 
 
-def _woken(wakes: socket.socket, handle_events: Callable[[], None]) -> None:
-    """Leave one byte. What the others tell of was there before they were sent, and so is done now."""
-    waiting = int.from_bytes(fcntl.ioctl(wakes, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
-    if waiting > 1:
-        wakes.recv(waiting - 1)
-    handle_events()
+def _make_pipe() -> tuple[_Reading, BinaryIO]:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)  # when it is full, nobody need be woken up
+    return _Reading(reading), os.fdopen(writing, "wb", buffering=0)
+
+
+class _Reading:
+    """A pipe's end that stands in for a socket, as far as grpc.aio uses one."""
+
+    def __init__(self, fd: int) -> None:
+        self._file = os.fdopen(fd, "rb", buffering=0)
+        self.close, self.fileno = self._file.close, self._file.fileno
+
+    def setblocking(self, flag: bool) -> None:
+        os.set_blocking(self.fileno(), flag)
+
+    def recv(self, _: int) -> bytes:
+        """Read all, not one: grpc.aio then does all that there is to do."""
+        return os.read(self.fileno(), select.PIPE_BUF)
