@@ -30,7 +30,7 @@ from llmrouter_server.gateway.decision import Prepared
 from llmrouter_server.gateway.discovery import ClusterDiscovery
 from llmrouter_server.gateway.ext_proc import ExtProc
 from llmrouter_server.gateway.plan import Candidate, Plan, PlansUnderWay
-from llmrouter_server.gateway.server import GatewayServer, _health
+from llmrouter_server.gateway.server import GatewayServer
 from llmrouter_server.runtime.auth import Caller
 from llmrouter_server.runtime.local_ports import free_ports
 
@@ -141,7 +141,7 @@ async def main() -> None:
     (gateway_port,) = free_ports(1)
     gateway = GatewayServer(f"127.0.0.1:{gateway_port}", behind.secret, handlers, reuse_port=False)
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers((_health(lambda: False), Echo(base64.b64decode(behind.route))))
+    server.add_generic_rpc_handlers((Echo(base64.b64decode(behind.route)),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     await gateway.start()

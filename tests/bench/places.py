@@ -25,7 +25,7 @@ from gateway.chat_client import send
 from gateway.chat_stack import ADD_MODELS, ADD_PLATFORM_KEYS, ADD_PROVIDERS, PRICE_IN, PRICE_OUT
 from llmrouter_server.byok.cipher import PLATFORM_USER, Cipher, Credential
 from llmrouter_server.cli import GRPC_POLLING
-from llmrouter_server.runtime.envoy_config import ENVOY_ENV, envoy_command
+from llmrouter_server.runtime.envoy_config import ENVOY_ENV, envoy_command, render
 from llmrouter_server.runtime.local_ports import accepts, free_ports
 from llmrouter_server.runtime.local_process import Child
 from llmrouter_server.runtime.local_stack import LocalStack, Ports
@@ -34,7 +34,7 @@ from process_meter import cpu_s
 from up_process import children_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from gateway.chat_client import Reply
     from llmrouter_server.runtime.envoy_config import EdgeParameters
@@ -98,9 +98,16 @@ class Bench:
     """Everything runs: ask it for loads, CPU times, and whether all is recorded."""
 
     def __init__(
-        self, stack: LocalStack, plain: Child, plain_port: int, provider_port: int, cores: Cores, pool: Any
+        self,
+        stack: LocalStack,
+        edge: EdgeParameters,
+        plain: Child,
+        plain_port: int,
+        provider_port: int,
+        cores: Cores,
+        pool: Any,
     ) -> None:
-        self.stack, self.plain, self.plain_port, self.cores = stack, plain, plain_port, cores
+        self.stack, self.edge, self.plain, self.plain_port, self.cores = stack, edge, plain, plain_port, cores
         self.provider_port, self._pool = provider_port, pool
         self.tokens: Sequence[str] = ()
 
@@ -205,9 +212,11 @@ class Bench:
 async def bench() -> AsyncIterator[Bench]:
     """Run all of it until the end of the block."""
     cores, folder = Cores.of_this_machine(), make_open_folder()
+    edges: list[EdgeParameters] = []
 
     def without_limits(parameters: EdgeParameters) -> EdgeParameters:
-        return replace(parameters, user_requests_per_s=NO_LIMIT_PER_S, global_requests_per_s=NO_LIMIT_PER_S)
+        edges[:] = [replace(parameters, user_requests_per_s=NO_LIMIT_PER_S, global_requests_per_s=NO_LIMIT_PER_S)]
+        return edges[0]
 
     stack = LocalStack(
         folder / "stack",
@@ -226,7 +235,7 @@ async def bench() -> AsyncIterator[Bench]:
                 plain, plain_port = await _plain_envoy(folder, provider_port)
             cleanup.push_async_callback(plain.stop)
             pool = await cleanup.enter_async_context(asyncpg.create_pool(stack.database_url, min_size=0, max_size=2))
-            made = Bench(stack, plain, plain_port, provider_port, cores, pool)
+            made = Bench(stack, edges[0], plain, plain_port, provider_port, cores, pool)
             await made.set_up()
             yield made
     finally:
@@ -254,11 +263,33 @@ class Echo:
 @asynccontextmanager
 async def plain_door(bench: Bench, grpc_port: int, server_pid: int) -> AsyncIterator[Door]:
     """Run a plain Envoy before a gRPC server."""
-    (port,) = free_ports(1)
-    config, folder = transcoder_config(port, grpc_port, resource_dir("envoy") / "llmrouter.binpb"), make_open_folder()
+    descriptor = resource_dir("envoy") / "llmrouter.binpb"
+    async with _door(bench, server_pid, lambda port, _: transcoder_config(port, grpc_port, descriptor)) as door:
+        yield door
+
+
+@asynccontextmanager
+async def our_door(bench: Bench, grpc_port: int, server_pid: int) -> AsyncIterator[Door]:
+    """Run an Envoy with our configuration before another gRPC server, which is to answer health checks."""
+
+    def config(port: int, folder: Path) -> str:
+        its_own = {"admin_socket": folder / "a", "access_log": folder / "access", "journal": folder / "journal"}
+        addresses = {"listen_address": f"127.0.0.1:{port}", "server_address": f"127.0.0.1:{grpc_port}"}
+        return render(replace(bench.edge, **its_own, **addresses))  # type: ignore[arg-type]
+
+    async with _door(bench, server_pid, config) as door:
+        async with asyncio.timeout(READY_S):
+            while (await send(door.http_port, "GET", "/healthz", {})).status != HTTPStatus.OK:
+                await asyncio.sleep(0.05)
+        yield door
+
+
+@asynccontextmanager
+async def _door(bench: Bench, server_pid: int, config: Callable[[int, Path], str]) -> AsyncIterator[Door]:
+    (port,), folder = free_ports(1), make_open_folder()
     try:
         with on_core(bench.cores.system):
-            envoy = await _envoy("a plain Envoy", folder, config, port)
+            envoy = await _envoy("another Envoy", folder, config(port, folder), port)
         try:
             yield Door(port, envoy.pid, server_pid)
         finally:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from bench import rounds
 from bench.echo_server import AS_IT_COMES, INTAKE, SAME
 from bench.machine import machine
-from bench.places import Cores, bench, echo, plain_door
+from bench.places import Cores, bench, echo, our_door, plain_door
 from bench.report import markdown, summary
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class Others:
     """As they come, set up as our server's process, and taking calls in as it does."""
     our_plain_door: Door
     """A plain Envoy before our server."""
+    echo_behind_ours: Door
+    """Our Envoy before the echo that is set up as our server's process."""
 
 
 async def measure(
@@ -57,10 +59,13 @@ async def measure(
             await rounds.requests(made, is_ours=is_ours, seconds=min(seconds, WARM_UP_S), per_s=0)
         _, answer = await rounds.route(made, seconds=min(seconds, WARM_UP_S))
         told, stack = base64.b64encode(answer).decode(), made.stack
+        echoes = {name: await cleanup.enter_async_context(echo(made, told, how)) for name, how in ECHOES.items()}
+        same = echoes["echo, same set-up"]
         others = Others(
             answer,
-            {name: await cleanup.enter_async_context(echo(made, told, how)) for name, how in ECHOES.items()},
+            echoes,
             await cleanup.enter_async_context(plain_door(made, stack.ports.grpc, stack.server.pid)),
+            await cleanup.enter_async_context(our_door(made, same.grpc_port, same.server_pid)),
         )
         idle = await rounds.idle(made, seconds=min(seconds, IDLE_S))
         done = []
@@ -83,6 +88,7 @@ async def _round(made: Bench, seconds: float, idle: Figures, others: Others, *, 
     sides = [("ours", True), ("plain", False)]
     doors = [("route", None), ("route behind a plain Envoy", others.our_plain_door)]
     doors += [(name, each.door) for name, each in others.echoes.items()]
+    doors.append(("echo, same set-up, behind our Envoy", others.echo_behind_ours))
     for name, is_ours in reversed(sides) if is_reversed else sides:
         done[f"saturated {name}"] = await rounds.requests(made, is_ours=is_ours, seconds=seconds, per_s=0)
         done[f"calm {name}"] = await rounds.requests(made, is_ours=is_ours, seconds=seconds, per_s=rounds.CALM_PER_S)

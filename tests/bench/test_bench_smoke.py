@@ -19,6 +19,7 @@ ANSWERED = (
     "route in JSON", "route behind a plain Envoy in JSON", "echo in JSON", "route, grown", "route, new, grown",
     "echo, grown", "echo, same set-up", "echo, same set-up, grown", "echo, same set-up in JSON",
     "echo, same intake", "echo, same intake, grown", "echo, same intake in JSON",
+    "echo, same set-up, behind our Envoy in JSON",
 )  # fmt: skip
 
 
