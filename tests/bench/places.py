@@ -30,8 +30,7 @@ from llmrouter_server.runtime.local_ports import accepts, free_ports
 from llmrouter_server.runtime.local_process import Child
 from llmrouter_server.runtime.local_stack import LocalStack, Ports
 from llmrouter_server.runtime.resources import resource_dir
-from process_meter import cpu_s
-from up_process import children_of
+from process_meter import cpu_s, family_cpu_s
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -180,14 +179,9 @@ class Bench:
 
     def cpu_s(self) -> dict[str, float]:
         """Return the CPU time that each part has used, in seconds."""
-        postmaster = self.stack.postgres.server.pid
-        used = dict.fromkeys(("envoy", "server", "postgres", "plain"), 0.0)
-        used |= {"envoy": cpu_s(self.stack.envoy.pid), "server": cpu_s(self.stack.server.pid)}
-        used["plain"] = cpu_s(self.plain.pid)
-        for pid in (postmaster, *children_of(postmaster)):
-            with contextlib.suppress(OSError):  # it has ended
-                used["postgres"] += cpu_s(pid)
-        return used
+        pids = {"envoy": self.stack.envoy.pid, "server": self.stack.server.pid, "plain": self.plain.pid}
+        used = {part: cpu_s(pid) for part, pid in pids.items()}
+        return used | {"postgres": family_cpu_s(self.stack.postgres.server.pid)}
 
     def connection(self) -> Any:
         """Lend a connection to the database, to be used with `async with`."""

@@ -24,7 +24,7 @@ from llmrouter_server.runtime.dev_identity import AUDIENCE, ISSUER, DevIdentity
 from llmrouter_server.runtime.local_ports import accepts, free_ports
 from llmrouter_server.runtime.local_secrets import secret
 from llmrouter_server.runtime.postgres import DATABASE, EmbeddedPostgres
-from process_meter import cpu_s, resident_bytes
+from process_meter import cpu_s, family_cpu_s, resident_bytes
 from up_process import children_of
 
 if TYPE_CHECKING:
@@ -115,12 +115,8 @@ class World:
                 os.sched_setaffinity(pid, cores)
 
     def postgres_cpu_s(self) -> float:
-        """Return the CPU time that all of Postgres' processes have used, those that have ended left out."""
-        postmaster, used = self._postgres.server.pid, 0.0
-        for pid in (postmaster, *children_of(postmaster)):
-            with contextlib.suppress(OSError):  # it has ended
-                used += cpu_s(pid)
-        return used
+        """Return the CPU time that all of Postgres' processes have used."""
+        return family_cpu_s(self._postgres.server.pid)
 
     @asynccontextmanager
     async def server(
