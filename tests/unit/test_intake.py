@@ -254,7 +254,7 @@ def test_of_many_wake_ups_one_read_takes_all_and_none_waits() -> None:
 
 def test_nobody_else_is_given_a_pipe() -> None:
     def pair() -> bytes:
-        one, other = socket.socketpair()
+        one, other = socket.socketpair(type=socket.SOCK_STREAM)
         with one, other:
             one.send(b"1")
             return other.recv(1)

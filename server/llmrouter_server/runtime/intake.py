@@ -136,8 +136,8 @@ def told_by_a_pipe() -> Iterator[None]:
     To a pipe that takes a third of what a socket takes, and all the bytes of a moment are read at once.
     """
 
-    def make(*asked: Any) -> Any:  # noqa: ANN401 - as the real one, for the other threads
-        return _make_pipe() if threading.get_ident() == ours else real(*asked)
+    def make(*asked: Any, **named: Any) -> Any:  # noqa: ANN401 - as the real one, for the other threads
+        return _make_pipe() if threading.get_ident() == ours else real(*asked, **named)
 
     real, ours = socket.socketpair, threading.get_ident()
     if is_known():
