@@ -141,7 +141,7 @@ def told_by_a_pipe() -> Iterator[None]:
 
     real, ours = socket.socketpair, threading.get_ident()
     if is_known():
-        socket.socketpair = make  # type: ignore[assignment]
+        socket.socketpair = make
     try:
         yield
     finally:
